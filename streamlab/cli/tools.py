@@ -1,0 +1,81 @@
+"""`streamlab lab`, `streamlab test`, `streamlab bench`: programs of others, set up for this project."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamlab.cli.show import console
+from streamlab.errors import StackError
+
+__all__ = ["bench", "lab", "test"]
+
+
+def _checkout(needed: str) -> Path:
+    root = Path(__file__).parents[2]
+    if not (root / needed).exists():
+        raise StackError(f"There is no {needed} beside the package.", "Run this in a checkout of the project.")
+    return root
+
+
+def _run(command: list[str], root: Path, env: dict[str, str] | None = None) -> int:
+    """Run a program to its end. Ctrl-C reaches it too, from the terminal: wait for it to tidy up."""
+    process = subprocess.Popen(command, cwd=root, env={**os.environ, **(env or {})})
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def lab(
+    start: Annotated[bool, typer.Option("--start/--no-start", help="Start the servers first.")] = True,
+    port: Annotated[int, typer.Option("--port", help="Port of JupyterLab; another if it is taken.")] = 8888,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+) -> None:
+    """Open JupyterLab on the lessons, with the servers up."""
+    from streamlab.cli.servers import start as start_servers
+
+    root = _checkout("notebooks")
+    if start and not start_servers():
+        console.print("Lessons that need a server which is not up will say so.", style="yellow")
+    command = [
+        sys.executable, "-m", "jupyter", "lab", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
+        f"--ServerApp.root_dir={root / 'notebooks'}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.news_url=None",
+    ]  # fmt: skip
+    if not browser:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    raise typer.Exit(_run(command, root))
+
+
+def test(
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to pytest.")] = None,
+    soak: Annotated[bool, typer.Option("--soak", help="Run the long proofs too.")] = False,
+) -> None:
+    """Run the test suite, on servers and ports of its own that are stopped at the end."""
+    root = _checkout("tests")
+    command = [sys.executable, "-m", "pytest", *(arguments or [])]
+    raise typer.Exit(_run(command, root, {"STREAMLAB_SOAK": "1"} if soak else None))
+
+
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks; all by default.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small and fast: to see that it runs.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+) -> None:
+    """Run the benchmarks: ours and the references, interleaved in one run."""
+    root = _checkout("benchmarks")
+    command = [sys.executable, "-m", "benchmarks", *(names or [])]
+    if quick:
+        command.append("--quick")
+    if json_file:
+        command += ["--json", str(json_file.absolute())]
+    raise typer.Exit(_run(command, root))

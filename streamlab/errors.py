@@ -1,0 +1,141 @@
+"""The one tree of errors.
+
+Every message names the problem and the next step; a class exists for each thing that a caller
+can do something about::
+
+    StreamlabError
+     +- SettingsError            an address or a knob cannot be used as given
+     |   +- NotRunning           nobody has started the server that is asked for
+     +- StackError               a server could not be installed, started or stopped
+     |   +- MissingTool          a program that the server needs is not on this machine
+     |   +- PortTaken            another program listens on the port
+     |   +- StartFailed          the server died, or was not ready in time
+     |   +- UnusableState        the state on disk belongs to another version
+     |   +- HomeBusy             another process holds the lock of this home
+     |   +- LeasesHeld           live lesson runs use the servers
+     +- NotOurs                  refused: the server was not started by streamlab
+     +- DownloadError            a download failed, or what arrived is not what was asked for
+     +- LessonError              a lesson cannot go on, or a check did not hold
+     |   +- CheckFailed          an exercise's check did not pass
+     |   +- NotWrong             a cell that should fail did not, or failed for another reason
+     +- RetriesExhausted         the last of a bounded number of attempts failed
+     +- ChangeStreamError        reading a stream of changes failed
+     |   +- ProtocolError        bytes that are not what the protocol allows
+     +- UnknownParameter         a lesson has no parameter of that name
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ChangeStreamError",
+    "CheckFailed",
+    "DownloadError",
+    "HomeBusy",
+    "LeasesHeld",
+    "LessonError",
+    "MissingTool",
+    "NotOurs",
+    "NotRunning",
+    "NotWrong",
+    "PortTaken",
+    "ProtocolError",
+    "RetriesExhausted",
+    "SettingsError",
+    "StackError",
+    "StartFailed",
+    "StreamlabError",
+    "UnknownParameter",
+    "UnusableState",
+]
+
+
+class StreamlabError(Exception):
+    """Base of all errors of this package.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong, in one sentence.
+    fix : str, optional
+        The next step for the person who reads it.
+    """
+
+    def __init__(self, problem: str, fix: str = "") -> None:
+        self.problem = problem
+        self.fix = fix
+        super().__init__(problem, fix)
+
+    def __str__(self) -> str:
+        return f"{self.problem} {self.fix}".strip()
+
+
+class SettingsError(StreamlabError):
+    """An address or a knob cannot be used as given."""
+
+
+class NotRunning(SettingsError):
+    """No address is known for a service: nothing in the environment, and no stack is up."""
+
+
+class StackError(StreamlabError):
+    """A server could not be installed, started or stopped."""
+
+
+class MissingTool(StackError):
+    """A program that a server needs is not on this machine and cannot be fetched."""
+
+
+class PortTaken(StackError):
+    """Another program listens on a port that a server needs."""
+
+
+class StartFailed(StackError):
+    """A server died while starting, or was not ready within its limit."""
+
+
+class UnusableState(StackError):
+    """The state on disk was written by a version that this one cannot read."""
+
+
+class HomeBusy(StackError):
+    """Another streamlab process is changing the same home."""
+
+
+class LeasesHeld(StackError):
+    """Live lesson runs use the servers, so they are not reset under them."""
+
+
+class NotOurs(StreamlabError):
+    """Refused, because streamlab did not start that server or does not own that object."""
+
+
+class DownloadError(StreamlabError):
+    """A download failed, or what arrived is broken."""
+
+
+class LessonError(StreamlabError):
+    """A lesson cannot go on."""
+
+
+class CheckFailed(LessonError):
+    """The check of an exercise did not pass."""
+
+
+class NotWrong(LessonError):
+    """A cell that shows a mistake did not fail, or failed for another reason than the one it teaches."""
+
+
+class RetriesExhausted(StreamlabError):
+    """The last of a bounded number of attempts failed; `__cause__` is that failure."""
+
+
+class ChangeStreamError(StreamlabError):
+    """Reading a stream of changes failed."""
+
+
+class ProtocolError(ChangeStreamError):
+    """Bytes arrived that the protocol does not allow."""
+
+
+class UnknownParameter(StreamlabError):
+    """A lesson has no parameter of that name."""

@@ -1,0 +1,118 @@
+"""Kafka Connect: one distributed worker with the Debezium plugins.
+
+Passwords never stand in a connector's configuration: it names them through a config provider
+(``${file:<path>:password}``), and the provider is allowed to read one directory alone.
+"""
+
+from __future__ import annotations
+
+import http.client
+from pathlib import Path
+from typing import Any, ClassVar
+
+from streamlab.stack import mysql, ports, postgres
+from streamlab.stack.home import write_private
+from streamlab.stack.java import JVMService, entry_name, environment, plugins, pom_version, property_file
+from streamlab.stack.process import ProcessRecord, spawn
+
+__all__ = ["SETTINGS", "VERSION", "Connect"]
+
+VERSION = "3.6.0.Final"
+
+SETTINGS: dict[str, str] = {
+    "group.id": "streamlab-connect",
+    "key.converter": "org.apache.kafka.connect.json.JsonConverter",
+    "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+    "config.storage.topic": "_connect_configs",
+    "offset.storage.topic": "_connect_offsets",
+    "status.storage.topic": "_connect_status",
+    "config.storage.replication.factor": "1",
+    "offset.storage.replication.factor": "1",
+    "status.storage.replication.factor": "1",
+    "offset.storage.partitions": "3",
+    "status.storage.partitions": "1",
+    "offset.flush.interval.ms": "1000",
+    # Scanning every jar for plugins takes 9 s; the plugins carry manifests.
+    "plugin.discovery": "service_load",
+    "exactly.once.source.support": "enabled",
+    "scheduled.rebalance.max.delay.ms": "2000",
+    "topic.creation.enable": "true",
+}
+
+
+class Connect(JVMService):
+    """The Connect worker of a home."""
+
+    name: ClassVar[str] = "connect"
+    title: ClassVar[str] = "Kafka Connect"
+    after: ClassVar[tuple[str, ...]] = ("kafka",)
+    start_limit: ClassVar[float] = 90.0
+
+    _plugins: Path
+
+    def install(self) -> None:
+        """Fetch the jars and the Debezium plugins."""
+        super().install()
+        self._plugins = plugins(self.context, self.name)
+
+    def cache_entries(self) -> list[str]:
+        """Kafka's jars and the Debezium plugins."""
+        return [*super().cache_entries(), entry_name("debezium", pom_version("debezium", "debezium.version"))]
+
+    @property
+    def secrets(self) -> Path:
+        """The only directory that the worker's config provider may read."""
+        return self.room / "secrets"
+
+    def _configure(self) -> None:
+        if not self.secrets.exists():
+            self.secrets.mkdir(mode=0o700)
+            self.home.user.own(self.secrets)
+        for service, roles in (("postgres", postgres.ROLES), ("mysql", mysql.ROLES)):
+            values = {"user": roles["cdc"], "password": self.home.password(f"{service}-cdc")}
+            write_private(self.secrets / f"{service}.properties", property_file(values), self.home.user)
+        values = {
+            **SETTINGS,
+            "bootstrap.servers": f"{ports.HOST}:{self.base + ports.PORTS['kafka']}",
+            "listeners": f"http://{ports.HOST}:{self.port}",
+            "rest.advertised.host.name": ports.HOST,
+            "plugin.path": str(self._plugins),
+            "config.providers": "file",
+            "config.providers.file.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
+            "config.providers.file.param.allowed.paths": str(self.secrets),
+        }
+        write_private(self.room / "worker.properties", property_file(values), self.home.user)
+
+    def start(self) -> ProcessRecord:
+        """Start the worker. It waits by itself for a broker that is just starting."""
+        self.check_ports()
+        self._configure()
+        configuration = self.room / "worker.properties"
+        _, record = spawn(
+            self.command(
+                "org.apache.kafka.connect.cli.ConnectDistributed",
+                str(configuration),
+                options=["-Xms96m", *self.archive_options()],
+            ),
+            log=self.log,
+            user=self.home.user,
+            marker=str(configuration),
+            env=environment(),
+            cwd=self.room,
+        )
+        return record
+
+    def ready(self) -> bool:
+        """Whether the worker has joined its group: only then it lists connectors."""
+        connection = http.client.HTTPConnection(ports.HOST, self.port, timeout=2.0)
+        try:
+            connection.request("GET", "/connectors")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def address(self) -> dict[str, Any]:
+        """Host and port of the REST interface, and the directory that the config provider may read."""
+        return {"host": ports.HOST, "port": self.port, "secrets": str(self.secrets)}

@@ -1,0 +1,395 @@
+"""The stack: starts services side by side, knows what runs, stops what it started."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import psutil
+
+from streamlab import settings
+from streamlab.errors import StackError, StartFailed, StreamlabError
+from streamlab.stack import external, ports
+from streamlab.stack.cache import Cache
+from streamlab.stack.connect import Connect
+from streamlab.stack.home import Home
+from streamlab.stack.kafka import Kafka
+from streamlab.stack.mysql import MySQL
+from streamlab.stack.postgres import PostgreSQL
+from streamlab.stack.process import Cancelled, ProcessRecord, stop, wait_until
+from streamlab.stack.service import Context, Service
+
+__all__ = ["DEFAULT", "SERVICES", "Outcome", "ServiceStatus", "Stack", "State"]
+
+SERVICES: dict[str, type[Service]] = {cls.name: cls for cls in (PostgreSQL, MySQL, Kafka, Connect)}
+"""Every service that `streamlab up NAME` knows."""
+
+DEFAULT = ("postgres", "mysql", "kafka", "connect")
+"""What `streamlab up` starts."""
+
+State = Literal["running", "stopped", "dead", "foreign", "unreachable"]
+Listener = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `up` did for one service."""
+
+    service: str
+    state: Literal["started", "running", "foreign", "failed"]
+    seconds: float
+    version: str = ""
+    error: StreamlabError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """One row of `streamlab status`. Sizes in bytes, times in seconds."""
+
+    name: str
+    title: str
+    state: State
+    version: str
+    host: str
+    port: int
+    pid: int | None
+    rss_bytes: int
+    start_seconds: float | None
+    ours: bool
+    problem: str = ""
+
+
+class Stack:
+    """The servers of one home.
+
+    An instance may be used by one thread at a time; processes are kept apart by the home's lock.
+
+    Parameters
+    ----------
+    home : Home, optional
+        By default the one that `streamlab.settings` names.
+    """
+
+    def __init__(self, home: Home | None = None) -> None:
+        self.home = home or Home()
+        self._cancel = threading.Event()
+        self._writing = threading.Lock()
+
+    # -- up ---------------------------------------------------------------------------------------
+
+    def up(self, services: Iterable[str] | None = None, listener: Listener | None = None) -> list[Outcome]:
+        """Start services that are not running, side by side, and wait until they serve.
+
+        A server that the environment names is not started but looked at. One service's failure does not
+        stop the others; its error is in its outcome. When interrupted, servers that this call started are
+        stopped again.
+
+        Parameters
+        ----------
+        services : iterable of str, optional
+            Names; by default `DEFAULT`. What they need is started too.
+        listener : callable, optional
+            Called with a service's name and what is being done for it; from several threads.
+
+        Raises
+        ------
+        StackError
+            An unknown name, or a home that cannot be used.
+        KeyboardInterrupt
+            As it was; after the clean-up.
+        """
+        names = _with_needs(list(DEFAULT if services is None else services))
+        tell = listener or (lambda _service, _text: None)
+        ours = [name for name in names if not settings.given(name)]
+        outcomes = [_foreign(name) for name in names if settings.given(name)]
+        if not ours:
+            return outcomes
+        self._cancel.clear()
+        with self.home.locked():
+            context = self._context(tell)
+            runs = {name: _Run(SERVICES[name](context)) for name in ours}
+            # More threads than services would be idle; fewer could wait for each other.
+            with ThreadPoolExecutor(len(ours), thread_name_prefix="streamlab-up") as pool:
+                futures = {name: pool.submit(self._up_one, run, runs) for name, run in runs.items()}
+                try:
+                    results = {name: future.result() for name, future in futures.items()}
+                except BaseException:
+                    self._cancel.set()
+                    for future in futures.values():
+                        with contextlib.suppress(BaseException):
+                            future.result(timeout=60)
+                    for run in runs.values():
+                        if run.record is not None:
+                            self._end(run.service, run.record)
+                    raise
+        return [*outcomes, *(results[name] for name in ours)]
+
+    def _context(self, tell: Listener) -> Context:
+        return Context(self.home, Cache(self.home.cache, self._cancel), self._cancel, tell)
+
+    def _up_one(self, run: _Run, runs: dict[str, _Run]) -> Outcome:
+        service, begin = run.service, time.monotonic()
+        try:
+            record = self._record(service.name)
+            if record is not None and record.process() is not None and service.ready():
+                version = str(self.home.read()["services"][service.name]["version"])
+                run.spawned.set()
+                return Outcome(service.name, "running", time.monotonic() - begin, version)
+            self._start(run, runs)
+        except StreamlabError as error:
+            run.failed = True
+            run.spawned.set()
+            service.report("failed")
+            return Outcome(service.name, "failed", time.monotonic() - begin, error=error)
+        except BaseException:
+            run.failed = True
+            run.spawned.set()
+            raise
+        seconds = time.monotonic() - begin
+        service.report(f"up in {seconds:.1f} s")
+        return Outcome(service.name, "started", seconds, service.version)
+
+    def _start(self, run: _Run, runs: dict[str, _Run]) -> None:
+        service = run.service
+        if (old := self._record(service.name)) is not None and old.process() is not None:
+            service.report("does not answer: ending it")
+            stop(old, how=service.stop_signal, limit=service.stop_limit)
+        service.install()
+        for name in service.after:
+            if (needed := runs.get(name)) is not None:
+                needed.spawned.wait()
+                if needed.failed:
+                    raise StackError(
+                        f"{service.title} needs {needed.service.title}, which could not be started.",
+                        f"See above; then run: streamlab up {service.name}",
+                    )
+        if self._cancel.is_set():
+            raise Cancelled(f"Starting {service.title} was interrupted.", "Run the command again.")
+        try:
+            self._launch(run)
+        except StartFailed as failure:
+            # The usual cause of a server that dies at once is a broken file: look at every byte, and fetch again.
+            broken = [p for entry in service.cache_entries() if (p := service.context.cache.discard_if_broken(entry))]
+            if not broken:
+                raise
+            service.report(f"{broken[0]}: fetching it again")
+            if run.record is not None:
+                stop(run.record, how=service.stop_signal, limit=service.stop_limit)
+            try:
+                service.install()
+                self._launch(run)
+            except StartFailed as again:
+                raise again from failure
+
+    def _launch(self, run: _Run) -> None:
+        service = run.service
+        begin = time.monotonic()
+        service.report("starting")
+        run.record = service.start()
+        # Written down before anything else can go wrong: a killed `up` leaves no server that nobody knows.
+        self._remember(service, run.record, None)
+        run.spawned.set()
+        wait_until(
+            service.ready,
+            what=service.title,
+            limit=service.start_limit,
+            log=service.log,
+            record=run.record,
+            cancel=self._cancel,
+        )
+        service.started()
+        self._remember(service, run.record, time.monotonic() - begin)
+
+    # -- what runs --------------------------------------------------------------------------------
+
+    def _record(self, name: str) -> ProcessRecord | None:
+        entry = self.home.read()["services"].get(name)
+        return ProcessRecord(**entry["process"]) if entry and entry.get("process") else None
+
+    def _remember(self, service: Service, record: ProcessRecord | None, seconds: float | None) -> None:
+        with self._writing:
+            state = self.home.read()
+            state["services"][service.name] = {
+                "address": service.address(),
+                "process": asdict(record) if record else None,
+                "version": service.version,
+                "start_seconds": seconds,
+            }
+            self.home.write(state)
+
+    def _forget(self, name: str) -> None:
+        with self._writing:
+            state = self.home.read()
+            if name in state["services"]:
+                del state["services"][name]
+                self.home.write(state)
+
+    def status(self) -> list[ServiceStatus]:
+        """What is known of every service; needs no lock and changes nothing."""
+        state = self.home.read()
+        rows = []
+        for name, cls in SERVICES.items():
+            if settings.given(name):
+                rows.append(_foreign_status(name, cls.title))
+                continue
+            entry = state["services"].get(name)
+            port = int(state.get("port_base", 0)) + ports.PORTS[name] if "port_base" in state else 0
+            record = ProcessRecord(**entry["process"]) if entry and entry.get("process") else None
+            process = record.process() if record else None
+            rows.append(
+                ServiceStatus(
+                    name=name,
+                    title=cls.title,
+                    state="running" if process else ("dead" if record else "stopped"),
+                    version=str(entry["version"]) if entry else "",
+                    host=ports.HOST,
+                    port=port,
+                    pid=process.pid if process else None,
+                    rss_bytes=_memory(process) if process else 0,
+                    start_seconds=entry.get("start_seconds") if entry else None,
+                    ours=True,
+                )
+            )
+        return rows
+
+    def missing(self, services: Iterable[str]) -> list[str]:
+        """Those of the services that do not serve now: not started, dead, or not answering."""
+        names = _with_needs(list(services))
+        own = [name for name in names if not settings.given(name)]
+        absent = [name for name in names if settings.given(name) and external.look(name).problem]
+        if own and not (self.home.path / "stack.json").exists():
+            return [*absent, *own]
+        if own:
+            context = self._context(lambda _service, _text: None)
+            for name in own:
+                record = self._record(name)
+                if record is None or record.process() is None or not SERVICES[name](context).ready():
+                    absent.append(name)
+        return absent
+
+    def service(self, name: str) -> Service:
+        """The object that runs a service of this stack, for its programs and paths."""
+        return SERVICES[_known(name)](self._context(lambda _service, _text: None))
+
+    # -- down -------------------------------------------------------------------------------------
+
+    def down(
+        self, services: Iterable[str] | None = None, *, purge: bool = False, listener: Listener | None = None
+    ) -> list[str]:
+        """Stop what this home started, in the opposite order; returns the names of what was stopped.
+
+        Parameters
+        ----------
+        services : iterable of str, optional
+            Names; by default all.
+        purge : bool
+            Delete data, state and passwords too. Downloads are kept.
+        """
+        tell = listener or (lambda _service, _text: None)
+        if not self.home.path.exists():
+            return []
+        wanted = [_known(name) for name in services] if services is not None else list(SERVICES)
+        # What depends on a stopped service is stopped with it.
+        wanted += [n for n, cls in SERVICES.items() if n not in wanted and set(cls.after) & set(wanted)]
+        stopped = []
+        with self.home.locked():
+            context = self._context(tell)
+            for wave in _waves(wanted):
+                present = [(n, r) for n in wave if (r := self._record(n)) is not None]
+                if not present:
+                    continue
+                with ThreadPoolExecutor(len(present), thread_name_prefix="streamlab-down") as pool:
+                    ended = pool.map(lambda item: self._end(SERVICES[item[0]](context), item[1]), present)
+                    stopped += [name for (name, _), was in zip(present, ended, strict=True) if was]
+            if purge:
+                self.home.remove()
+        return stopped
+
+    def _end(self, service: Service, record: ProcessRecord) -> bool:
+        service.report("stopping")
+        was = stop(record, how=service.stop_signal, limit=service.stop_limit)
+        if was:
+            try:
+                service.ended()
+            except (StreamlabError, OSError):
+                service.context.report(service.name, "stopped, but not tidied")
+        self._forget(service.name)
+        service.report("stopped" if was else "was not running")
+        return was
+
+
+@dataclass(slots=True)
+class _Run:
+    """One service on its way up."""
+
+    service: Service
+    spawned: threading.Event
+    record: ProcessRecord | None
+    failed: bool
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.spawned = threading.Event()
+        self.record = None
+        self.failed = False
+
+
+def _known(name: str) -> str:
+    if name not in SERVICES:
+        raise StackError(f"There is no service called {name}.", f"Services: {', '.join(SERVICES)}.")
+    return name
+
+
+def _with_needs(names: list[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        for each in (*SERVICES[_known(name)].after, name):
+            if each not in found:
+                found.append(each)
+    return found
+
+
+def _waves(names: list[str]) -> list[list[str]]:
+    """Those that depend on others first, then the rest."""
+    dependent = [name for name in names if SERVICES[name].after]
+    return [dependent, [name for name in names if name not in dependent]]
+
+
+def _memory(process: psutil.Process) -> int:
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += each.memory_info().rss
+    return total
+
+
+def _foreign(name: str) -> Outcome:
+    begin = time.monotonic()
+    seen = external.look(name)
+    seconds = time.monotonic() - begin
+    if seen.problem:
+        return Outcome(name, "failed", seconds, seen.version, StackError(seen.problem, seen.fix))
+    return Outcome(name, "foreign", seconds, seen.version)
+
+
+def _foreign_status(name: str, title: str) -> ServiceStatus:
+    seen = external.look(name)
+    return ServiceStatus(
+        name=name,
+        title=title,
+        state="unreachable" if seen.problem else "foreign",
+        version=seen.version,
+        host=seen.host,
+        port=seen.port,
+        pid=None,
+        rss_bytes=0,
+        start_seconds=None,
+        ours=False,
+        problem=f"{seen.problem} {seen.fix}".strip(),
+    )

@@ -1,0 +1,1 @@
+"""The Maven files that say which jars the JVM servers run on."""

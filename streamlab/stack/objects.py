@@ -1,0 +1,290 @@
+"""Objects on the servers that belong to a run: how each kind is named apart, and how it is dropped.
+
+Dropping is by exact name (or by the prefix that the run's own random name makes unique), idempotent,
+and touches nothing else: the servers may be a user's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import httpx
+import psycopg
+from psycopg import sql
+
+from streamlab import settings
+from streamlab.errors import StackError
+
+__all__ = [
+    "Kind",
+    "Ours",
+    "delete_connector",
+    "delete_groups",
+    "delete_topics",
+    "drop",
+    "drop_slot",
+    "identity",
+    "kafka_admin",
+]
+
+
+class Kind(StrEnum):
+    """Kinds of objects, in the order in which they are dropped."""
+
+    CONNECTOR = "connector"
+    GROUP = "group"
+    TOPIC = "topic"
+    TOPIC_PREFIX = "topic_prefix"
+    SLOT = "slot"
+    PUBLICATION = "publication"
+    SCHEMA = "schema"
+    DATABASE = "database"
+
+    @property
+    def service(self) -> str:
+        """The service that holds objects of this kind."""
+        return {
+            Kind.CONNECTOR: "connect",
+            Kind.GROUP: "kafka",
+            Kind.TOPIC: "kafka",
+            Kind.TOPIC_PREFIX: "kafka",
+            Kind.DATABASE: "mysql",
+        }.get(self, "postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """One object of a run: what it is, its full name, and on which server it was made."""
+
+    kind: Kind
+    name: str
+    server: str
+
+
+def identity(service: str) -> str:
+    """Which server a service's address means now: host, port and, for PostgreSQL, the database."""
+    if service == "postgres":
+        parts = psycopg.conninfo.conninfo_to_dict(str.__str__(settings.postgres_dsn("admin")))
+        return f"{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+    if service == "mysql":
+        address = settings.mysql_address("admin")
+        return f"{address.host}:{address.port}"
+    return settings.kafka_bootstrap() if service == "kafka" else settings.connect_url()
+
+
+def drop(objects: Iterable[Ours]) -> list[str]:
+    """Drop objects of a run. What cannot be reached is reported, never raised; the rest goes on.
+
+    Returns
+    -------
+    list of str
+        One sentence for each kind of object that could not be dropped.
+    """
+    remaining = list(objects)
+    problems = []
+    for kind in Kind:
+        names = sorted({each.name for each in remaining if each.kind is kind})
+        if not names:
+            continue
+        try:
+            _DROP[kind](names)
+        except Exception as error:  # noqa: BLE001 - a server may fail in any way; the others must still be tidied
+            problems.append(
+                f"{kind}s {', '.join(names)} were not dropped: {str(error).strip() or type(error).__name__}"
+            )
+    return problems
+
+
+# -- Kafka Connect ------------------------------------------------------------------------------------
+
+
+def delete_connector(client: httpx.Client, name: str, *, limit: float = 20.0) -> None:
+    """Delete a connector and forget its offsets, through a worker that may be rebalancing.
+
+    Offsets can be reset only while the connector is stopped; without that, a later connector of the
+    same name would go on where this one ended.
+    """
+    deadline = time.monotonic() + limit
+    steps: list[tuple[str, str]] = [
+        ("PUT", f"/connectors/{name}/stop"),
+        ("DELETE", f"/connectors/{name}/offsets"),
+        ("DELETE", f"/connectors/{name}"),
+    ]
+    for method, path in steps:
+        while True:
+            answer = client.request(method, path, timeout=15.0)
+            if answer.status_code == 404:
+                return
+            # A connector that never had offsets, or whose tasks are gone already, may refuse the reset for good.
+            final = path.endswith("/offsets") and (
+                answer.status_code in {400, 500}
+                and "not stopped" not in answer.text.lower()
+                and "is not in the STOPPED" not in answer.text
+            )
+            if answer.is_success or final:
+                break
+            if time.monotonic() > deadline:
+                if path.endswith("/offsets"):
+                    break
+                raise StackError(
+                    f"Kafka Connect does not delete {name}: {answer.text[:300]}", "See: streamlab logs connect"
+                )
+            time.sleep(0.1)
+
+
+def _connectors(names: Sequence[str]) -> None:
+    with httpx.Client(base_url=settings.connect_url()) as client:
+        for name in names:
+            delete_connector(client, name)
+
+
+# -- Kafka --------------------------------------------------------------------------------------------
+
+
+def kafka_admin() -> Any:
+    """A quiet `confluent_kafka.admin.AdminClient` for the broker in use."""
+    from confluent_kafka.admin import AdminClient
+
+    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap(), "log_level": 0})
+
+
+def delete_topics(admin: Any, names: Sequence[str], *, limit: float = 20.0) -> None:
+    """Delete topics and wait until the broker no longer lists them."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    if not names:
+        return
+    for future in admin.delete_topics(list(names), operation_timeout=limit).values():
+        try:
+            future.result(timeout=limit)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+    deadline = time.monotonic() + limit
+    while set(names) & set(admin.list_topics(timeout=5).topics):
+        if time.monotonic() > deadline:
+            raise StackError(f"Kafka still lists topics after {limit:.0f} s: {', '.join(names)}.")
+        time.sleep(0.02)
+
+
+def delete_groups(admin: Any, names: Sequence[str], *, limit: float = 12.0) -> None:
+    """Delete consumer groups; one with members left is waited for."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    deadline = time.monotonic() + limit
+    waiting = list(names)
+    while waiting:
+        busy = []
+        for name, future in admin.delete_consumer_groups(waiting, request_timeout=10).items():
+            try:
+                future.result(timeout=limit)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.NON_EMPTY_GROUP and time.monotonic() < deadline:
+                    busy.append(name)
+                elif code != KafkaError.GROUP_ID_NOT_FOUND:
+                    raise
+        waiting = busy
+        if waiting:
+            time.sleep(0.1)
+
+
+def _topics(names: Sequence[str]) -> None:
+    delete_topics(kafka_admin(), names)
+
+
+def _topic_prefixes(prefixes: Sequence[str]) -> None:
+    admin = kafka_admin()
+    found = [
+        t
+        for t in admin.list_topics(timeout=5).topics
+        if any(t == p or t.startswith((f"{p}.", f"{p}_", f"{p}-")) for p in prefixes)
+    ]
+    delete_topics(admin, found)
+
+
+def _groups(names: Sequence[str]) -> None:
+    delete_groups(kafka_admin(), names)
+
+
+# -- PostgreSQL ---------------------------------------------------------------------------------------
+
+
+def _postgres() -> psycopg.Connection[Any]:
+    return psycopg.connect(str.__str__(settings.postgres_dsn("admin")), autocommit=True, connect_timeout=5)
+
+
+def drop_slot(connection: psycopg.Connection[Any], name: str, *, limit: float = 10.0) -> None:
+    """Drop a replication slot; a reader that still holds it is disconnected first."""
+    deadline = time.monotonic() + limit
+    while True:
+        row = connection.execute("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", [name]).fetchone()
+        if row is None:
+            return
+        if row[0] is not None:
+            connection.execute("SELECT pg_terminate_backend(%s)", [row[0]])
+        try:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
+        except (psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _slots(names: Sequence[str]) -> None:
+    with _postgres() as connection:
+        for name in names:
+            drop_slot(connection, name)
+
+
+def _publications(names: Sequence[str]) -> None:
+    with _postgres() as connection:
+        for name in names:
+            connection.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def _schemas(names: Sequence[str]) -> None:
+    with _postgres() as connection:
+        for name in names:
+            with contextlib.suppress(psycopg.errors.UndefinedObject):
+                connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+
+
+# -- MySQL --------------------------------------------------------------------------------------------
+
+
+def quoted(name: str) -> str:
+    """A MySQL identifier in backticks."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _databases(names: Sequence[str]) -> None:
+    import pymysql
+
+    with (
+        pymysql.connect(
+            **settings.mysql_address("admin").arguments(), connect_timeout=5, autocommit=True
+        ) as connection,
+        connection.cursor() as cursor,
+    ):
+        for name in names:
+            cursor.execute("SELECT 1 FROM information_schema.schemata WHERE schema_name = %s", (name,))
+            if cursor.fetchone():
+                cursor.execute(f"DROP DATABASE {quoted(name)}")
+
+
+_DROP = {
+    Kind.CONNECTOR: _connectors,
+    Kind.GROUP: _groups,
+    Kind.TOPIC: _topics,
+    Kind.TOPIC_PREFIX: _topic_prefixes,
+    Kind.SLOT: _slots,
+    Kind.PUBLICATION: _publications,
+    Kind.SCHEMA: _schemas,
+    Kind.DATABASE: _databases,
+}

@@ -1,0 +1,150 @@
+"""`streamlab reset`: warm servers, as if they had just been started for the first time.
+
+Only servers that this home started. Everything that users of them made is dropped: databases, schemas, slots,
+topics, groups, connectors. Nothing is restarted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psycopg
+import pymysql
+from psycopg import sql
+
+from streamlab import settings
+from streamlab.errors import LeasesHeld, NotOurs, NotRunning
+from streamlab.stack import leases
+from streamlab.stack.connect import SETTINGS as CONNECT
+from streamlab.stack.home import Home
+from streamlab.stack.manager import SERVICES, Stack
+from streamlab.stack.objects import delete_connector, delete_groups, delete_topics, drop_slot, kafka_admin, quoted
+from streamlab.stack.postgres import DATABASE
+
+__all__ = ["reset"]
+
+_MYSQL_OWN = {"mysql", "information_schema", "performance_schema", "sys"}
+_CONNECT_TOPICS = {value for key, value in CONNECT.items() if key.endswith("storage.topic")}
+
+
+def reset(
+    home: Home | None = None, *, force: bool = False, listener: Callable[[str, str], None] | None = None
+) -> dict[str, int]:
+    """Drop everything that was made on our running servers.
+
+    Parameters
+    ----------
+    force : bool
+        Also while lessons run; they will fail.
+
+    Returns
+    -------
+    dict
+        Service -> number of objects dropped.
+
+    Raises
+    ------
+    NotOurs
+        The environment names servers that streamlab did not start.
+    LeasesHeld
+        Live runs of lessons use the servers, and `force` is not given.
+    NotRunning
+        No server of this home runs.
+    """
+    home = home or Home()
+    tell = listener or (lambda _service, _text: None)
+    foreign = [name for name in SERVICES if settings.given(name)]
+    if foreign:
+        variables = ", ".join(settings.VARIABLES[name] for name in foreign)
+        raise NotOurs(
+            f"reset drops everything on a server, and {', '.join(foreign)} ({variables}) was not started by streamlab.",
+            "Unset the variables to reset streamlab's own servers. A lesson removes what it made there by itself.",
+        )
+    with home.locked():
+        held = leases.live(home)
+        if held and not force:
+            names = ", ".join(f"{info.slug} (pid {info.pid})" for info in held)
+            raise LeasesHeld(f"Lessons are running: {names}.", "Close them first, or run: streamlab reset --force")
+        stack = Stack(home)
+        running = {row.name for row in stack.status() if row.state == "running"}
+        if not running:
+            raise NotRunning("No server is running.", "Run: streamlab up")
+        steps = {
+            "postgres": _postgres,
+            "mysql": _mysql,
+            "kafka": _kafka,
+        }
+        connectors = 0
+        if "connect" in running:
+            # First: a running connector would make its topics and slots again.
+            tell("connect", "deleting connectors")
+            connectors = _connect()
+        wanted = {name: step for name, step in steps.items() if name in running}
+        with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+            for name in wanted:
+                tell(name, "dropping what was made")
+            counts = dict(zip(wanted, pool.map(lambda name: wanted[name](stack), wanted), strict=True))
+        if "connect" in running:
+            counts["connect"] = connectors
+        with leases.dead(home) as dead:
+            for _, path in dead:
+                path.unlink(missing_ok=True)
+                path.with_suffix(".lock").unlink(missing_ok=True)
+    return counts
+
+
+def _connect() -> int:
+    with httpx.Client(base_url=settings.connect_url(), timeout=15) as client:
+        names: list[str] = client.get("/connectors").raise_for_status().json()
+        if names:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda name: delete_connector(client, name), names))
+    return len(names)
+
+
+def _kafka(_stack: Stack) -> int:
+    admin = kafka_admin()
+    topics = [t for t in admin.list_topics(timeout=10).topics if not t.startswith("__") and t not in _CONNECT_TOPICS]
+    groups = [
+        group.group_id
+        for group in admin.list_consumer_groups(request_timeout=10).result().valid
+        if group.group_id != CONNECT["group.id"]
+    ]
+    delete_groups(admin, groups)
+    delete_topics(admin, topics)
+    return len(topics) + len(groups)
+
+
+def _postgres(stack: Stack) -> int:
+    service: Any = stack.service("postgres")
+    admin = str.__str__(settings.postgres_dsn("admin"))
+    count = 0
+    with psycopg.connect(admin, dbname="postgres", autocommit=True) as connection:
+        for gid, database in connection.execute("SELECT gid, database FROM pg_prepared_xacts").fetchall():
+            with psycopg.connect(admin, dbname=database, autocommit=True) as other:
+                other.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+            count += 1
+        for (name,) in connection.execute("SELECT slot_name FROM pg_replication_slots WHERE NOT temporary").fetchall():
+            drop_slot(connection, name)
+            count += 1
+        rows = connection.execute("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'")
+        for (name,) in rows.fetchall():
+            count += name != DATABASE
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    service.started()
+    return count
+
+
+def _mysql(_stack: Stack) -> int:
+    count = 0
+    arguments = settings.mysql_address("admin").arguments()
+    with pymysql.connect(**arguments, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW DATABASES")
+        for (name,) in cursor.fetchall():
+            if name not in _MYSQL_OWN:
+                cursor.execute(f"DROP DATABASE {quoted(name)}")
+                count += 1
+    return count
