@@ -15,6 +15,8 @@ STREAMLAB_POSTGRES_DSN      libpq connection string or URI of a PostgreSQL of yo
 STREAMLAB_MYSQL_DSN         mysql://user:password@host:port/database of a MySQL of your own
 STREAMLAB_KAFKA_BOOTSTRAP   host:port of a Kafka of your own
 STREAMLAB_CONNECT_URL       http://host:port of a Kafka Connect of your own
+STREAMLAB_CONNECT_MYSQL_PASSWORD, STREAMLAB_CONNECT_POSTGRES_PASSWORD
+                            how that Kafka Connect finds a password: ``${env:NAME}``, ``${file:...}``
 STREAMLAB_LIVE              1 or 0: force live or batch display
 STREAMLAB_AUTOSTART         0: a lesson does not start servers that are missing
 """
@@ -37,6 +39,7 @@ __all__ = [
     "MySQLAddress",
     "Role",
     "cache",
+    "connect_secret",
     "connect_url",
     "default_home",
     "flag",
@@ -302,3 +305,27 @@ def connect_url() -> str:
         return text.rstrip("/")
     address = _service("connect")
     return f"http://{address['host']}:{address['port']}"
+
+
+def connect_secret(service: str) -> str:
+    """What stands for a database's password in a connector's configuration: never the password itself.
+
+    For our own worker a reference that its config provider resolves. For a worker of the user's own, what
+    ``STREAMLAB_CONNECT_MYSQL_PASSWORD`` or ``STREAMLAB_CONNECT_POSTGRES_PASSWORD`` says, which
+    should be such a reference too (``${env:...}``, ``${file:...}``).
+
+    Raises
+    ------
+    SettingsError
+        The worker is the user's own, and the variable is not set.
+    """
+    if not given("connect"):
+        directory = _service("connect")["secrets"]
+        return f"${{file:{directory}/{service}.properties:password}}"
+    variable = f"STREAMLAB_CONNECT_{service.upper()}_PASSWORD"
+    if text := os.environ.get(variable):
+        return text
+    raise SettingsError(
+        f"A connector on a Kafka Connect of your own needs to be told how to find the password of {service}.",
+        f"Set {variable} to a reference that its config provider resolves, such as ${{env:NAME}}.",
+    )

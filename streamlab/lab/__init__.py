@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from streamlab.lab.diagram import Diagram as Diagram
     from streamlab.lab.diagram import Edge as Edge
     from streamlab.lab.diagram import Node as Node
-    from streamlab.lab.lesson import Lesson as Lesson
-    from streamlab.lab.lesson import lesson as lesson
+    from streamlab.lab.lessons import Lesson as Lesson
+    from streamlab.lab.lessons import lesson as lesson
     from streamlab.lab.live import is_live as is_live
 
 _HOMES = {
     "Diagram": "diagram",
     "Edge": "diagram",
-    "Lesson": "lesson",
+    "Lesson": "lessons",
     "Node": "diagram",
     "WrongAnswer": "checks",
     "checker": "checks",
     "is_live": "live",
-    "lesson": "lesson",
+    "lesson": "lessons",
     "missed": "checks",
     "passed": "checks",
 }

@@ -105,7 +105,7 @@ class Predictions:
 
     def _show_buttons(self, prediction: Prediction) -> None:
         import ipywidgets as widgets
-        from IPython.display import display
+        from IPython import display
 
         buttons = widgets.ToggleButtons(
             options=[(_say(choice), index) for index, choice in enumerate(prediction.among)],
@@ -127,7 +127,8 @@ class Predictions:
 
         buttons.observe(chosen, names="value")
         prediction.disable = disable
-        display(widgets.VBox([question, buttons]))
+        publish: Any = display.display
+        publish(widgets.VBox([question, buttons]))
 
 
 def _say(value: Any) -> str:

@@ -68,7 +68,7 @@ def _rule(names: tuple[str, ...], variable: str, colour: str, extra: str) -> str
 
 
 def _one(obj: Any, *, docstrings: bool) -> tuple[str, str]:
-    target = inspect.unwrap(obj.fget if isinstance(obj, property) else obj)
+    target: Any = inspect.unwrap(obj.fget if isinstance(obj, property) and obj.fget is not None else obj)
     try:
         lines, start = inspect.getsourcelines(target)
         file = inspect.getsourcefile(target)
@@ -122,9 +122,9 @@ def _without_docstrings(code: str) -> str:
 
 
 def _highlight(code: str) -> str:
-    from pygments import highlight
-    from pygments.formatters.html import HtmlFormatter
-    from pygments.lexers.python import PythonLexer
+    from pygments import highlight  # type: ignore[import-untyped]
+    from pygments.formatters.html import HtmlFormatter  # type: ignore[import-untyped]
+    from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
 
     render_html: Callable[..., str] = highlight
     return render_html(code, PythonLexer(), HtmlFormatter(nowrap=False, cssclass="highlight", wrapcode=True))

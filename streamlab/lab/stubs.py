@@ -49,7 +49,7 @@ def is_stub(answer: Any) -> bool:
 
 def _class_is_stub(cls: type) -> bool:
     own = [value for value in vars(cls).values() if isinstance(value, FunctionType | staticmethod | classmethod)]
-    functions = [getattr(value, "__func__", value) for value in own]
+    functions: list[FunctionType] = [getattr(value, "__func__", value) for value in own]
     written = [f for f in functions if f.__module__ == cls.__module__ and f.__qualname__.startswith(cls.__qualname__)]
     if written:
         return any(_function_is_stub(function) for function in written)
@@ -85,11 +85,10 @@ def _own_nodes(statement: ast.stmt) -> list[ast.AST]:
         return []
     found: list[ast.AST] = [statement]
     for child in ast.iter_child_nodes(statement):
-        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
-            if isinstance(child, ast.stmt):
-                found += _own_nodes(child)
-            else:
-                found += [node for inner in child.body for node in _own_nodes(inner)]
+        if isinstance(child, ast.stmt):
+            found += _own_nodes(child)
+        elif isinstance(child, ast.ExceptHandler | ast.match_case):
+            found += [node for inner in child.body for node in _own_nodes(inner)]
     return found
 
 

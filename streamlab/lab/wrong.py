@@ -36,6 +36,7 @@ class AtLeast:
     limit: float
 
     def __call__(self, value: Any) -> bool:
+        """Whether a figure is in keeping with this."""
         return bool(value >= self.limit)
 
     def __str__(self) -> str:
@@ -50,6 +51,7 @@ class Between:
     high: float
 
     def __call__(self, value: Any) -> bool:
+        """Whether a figure is in keeping with this."""
         return bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:

@@ -10,6 +10,9 @@ import http.client
 from pathlib import Path
 from typing import Any, ClassVar
 
+from psycopg.conninfo import conninfo_to_dict
+
+from streamlab import settings
 from streamlab.stack import mysql, ports, postgres
 from streamlab.stack.home import write_private
 from streamlab.stack.java import JVMService, entry_name, environment, plugins, pom_version, property_file
@@ -69,7 +72,7 @@ class Connect(JVMService):
             self.secrets.mkdir(mode=0o700)
             self.home.user.own(self.secrets)
         for service, roles in (("postgres", postgres.ROLES), ("mysql", mysql.ROLES)):
-            values = {"user": roles["cdc"], "password": self.home.password(f"{service}-cdc")}
+            values = {"user": roles["cdc"], "password": self._password(service)}
             write_private(self.secrets / f"{service}.properties", property_file(values), self.home.user)
         values = {
             **SETTINGS,
@@ -82,6 +85,15 @@ class Connect(JVMService):
             "config.providers.file.param.allowed.paths": str(self.secrets),
         }
         write_private(self.room / "worker.properties", property_file(values), self.home.user)
+
+    def _password(self, service: str) -> str:
+        """The password of the capturing role, on our own server or on the one that the environment names."""
+        if not settings.given(service):
+            return self.home.password(f"{service}-cdc")
+        if service == "mysql":
+            return settings.mysql_address("cdc").secret()
+        dsn = str.__str__(settings.postgres_dsn("cdc"))
+        return str(conninfo_to_dict(dsn).get("password") or "")
 
     def start(self) -> ProcessRecord:
         """Start the worker. It waits by itself for a broker that is just starting."""

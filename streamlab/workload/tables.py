@@ -162,6 +162,9 @@ class Statement:
     types: tuple[Type, ...]
     rank: int
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return statement, (self.name,)
+
 
 def _statements() -> dict[str, Statement]:
     updates = [

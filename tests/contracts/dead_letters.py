@@ -239,12 +239,13 @@ class DeadLettersContract:
         with pytest.raises(StreamlabError, match="time zone"):
             failed(record(1), now=naive)
         store.park(failed(record(1)))
-        for change in (
+        changes: list[Callable[[], object]] = [
             lambda: store.discard(record(1).id, naive),
             lambda: store.replayed(record(1).id, naive),
             lambda: store.postpone(record(1).id, Boom(), now=T0, next_at=naive),
             lambda: store.purge("g", naive),
-        ):
+        ]
+        for change in changes:
             with pytest.raises(StreamlabError, match="time zone"):
                 change()
         assert store.is_parked(lane())
