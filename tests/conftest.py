@@ -25,7 +25,7 @@ def suite_home() -> Path:
     return default.with_name(f"{default.name}-test-{checkout}")
 
 
-# Subprocesses (kernels, the command line) inherit it. A home given on purpose is kept, with `-own` behind it.
+# Subprocesses (kernels, the command line) inherit it.
 os.environ.setdefault("STREAMLAB_CACHE", str(settings.cache()))
 os.environ["STREAMLAB_HOME"] = str(suite_home())
 for _variable in (*settings.VARIABLES.values(), "STREAMLAB_PORT_BASE", "STREAMLAB_LIVE", "STREAMLAB_FAILPOINTS"):

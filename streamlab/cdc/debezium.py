@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -88,7 +88,7 @@ class DebeziumTail:
         }
         self._consumer: Consumer | None = None
 
-    def __enter__(self) -> DebeziumTail:
+    def __enter__(self) -> Self:
         self._consumer = Consumer(self._configuration)
         self._consumer.subscribe([self.topic])
         return self

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg import pq, sql
@@ -105,8 +105,8 @@ class _Decoder:
             events.append(self._event(Operation.DELETE, data, old, {}))
         elif kind == b"T":
             (count,) = struct.unpack_from("!I", data, 1)
-            for oid in struct.unpack_from(f"!{count}I", data, 6):
-                events.append(self._event(Operation.TRUNCATE, b" " + struct.pack("!I", oid), {}, {}))
+            oids = struct.unpack_from(f"!{count}I", data, 6)
+            events.extend(self._event(Operation.TRUNCATE, b" " + struct.pack("!I", oid), {}, {}) for oid in oids)
         return events
 
     def _event(self, operation: Operation, data: bytes, old: dict[str, Any], new: dict[str, Any]) -> ChangeEvent:
@@ -189,7 +189,7 @@ class PostgresTail:
         self._told = 0.0
         self._connection: psycopg.Connection[Any] | None = None
 
-    def __enter__(self) -> PostgresTail:
+    def __enter__(self) -> Self:
         with psycopg.connect(self._dsn, autocommit=True) as check:
             found = check.execute("SELECT 1 FROM pg_publication WHERE pubname = %s", [self.publication]).fetchone()
         if not found:

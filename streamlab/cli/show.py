@@ -106,7 +106,10 @@ def guarded(call: Callable[[], object]) -> int:
         return 1
     except TyperException as error:
         # Wrong usage: typer knows how to show it.
-        getattr(error, "show", lambda: errors.print(str(error)))()
+        if hasattr(error, "show"):
+            error.show()
+        else:
+            errors.print(str(error))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         errors.print("Interrupted.", style="yellow")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -32,7 +32,7 @@ class ConnectClient:
     def __init__(self, url: str | None = None) -> None:
         self._http = httpx.Client(base_url=url or settings.connect_url(), timeout=30.0)
 
-    def __enter__(self) -> ConnectClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -307,8 +307,9 @@ def _to_html(notebook: Path) -> None:
     import nbformat
     from nbconvert import HTMLExporter
 
-    document = nbformat.read(notebook, as_version=4)
-    body, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(document)
+    document = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)  # type: ignore[no-untyped-call]
+    body, _ = exporter.from_notebook_node(document)
     notebook.with_suffix(".html").write_text(body, encoding="utf-8")
 
 
