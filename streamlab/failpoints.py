@@ -113,10 +113,10 @@ def _nearest(part: str, known: Collection[str]) -> str:
         return ";".join(_nearest(one, known) for one in part.split(",") if one.strip()) or _nearest("", known)
     name, _, rest = part.partition("=")
     name = re.sub(r"[^a-z0-9_.]", "_", name.strip().lower())
-    if name not in known and (close := get_close_matches(name, known, n=1, cutoff=0.5)):
-        name = close[0]
+    if known and name not in known:  # however far it is: only a name that exists is right
+        name = next(iter(get_close_matches(name, known, n=1, cutoff=0.01)), min(known))
     if not _NAME.fullmatch(name):
-        name = min(known, default="room.step")
+        name = "room.step"
     word, _, tail = rest.strip().lower().partition("@")
     kind = re.match(r"[a-z]*", word)[0]  # type: ignore[index]  # matches the empty text too
     kind = _MEANT.get(kind, kind)

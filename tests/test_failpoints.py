@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -81,13 +83,14 @@ def test_unarmed_it_costs_next_to_nothing() -> None:
     def empty(_: str) -> None: ...
 
     def cost(called: object) -> float:
-        names = {"called": called, "clock": time.perf_counter}
+        names: dict[str, object] = {"called": called, "clock": time.perf_counter}
         exec(  # noqa: S102
             "def loop():\n    begun = clock()\n    for _ in range(50_000): called('cdc.before_ack')\n"
             "    return clock() - begun",
             names,
         )
-        return min(names["loop"]() for _ in range(9))  # type: ignore[operator]
+        loop = cast("Callable[[], float]", names["loop"])
+        return min(loop() for _ in range(9))
 
     assert cost(failpoint) < 1.5 * cost(empty)
 
@@ -209,7 +212,7 @@ def test_a_wrong_form_is_refused_with_the_nearest_right_one(wrong: str, nearest:
     with pytest.raises(SettingsError) as caught:
         parse(f"demo.other=raise;{wrong}", known)
     assert repr(wrong) in caught.value.problem
-    assert caught.value.problem.count(".") <= caught.value.problem.count(wrong) * wrong.count(".") + 2
+    assert caught.value.problem.startswith(f"{VARIABLE} holds ")
     assert caught.value.fix == f"The nearest right form is: {nearest}"
     parse(nearest, known)
 
