@@ -22,7 +22,8 @@ The variable is read once, when this module is first imported. A part that canno
 name that stands nowhere in the code, are refused there: a crash test with a typo would pass
 without a crash. A failpoint is declared by its call with the name as a literal, in this package
 or in the program's own script; `registered` finds those calls in the source text, which is also
-how a harness learns what there is to try.
+how a harness learns what there is to try. A point that was armed and not reached is reported
+when the program ends.
 
 The idea is that of FreeBSD's fail(9) and of gofail; the grammar is our own. Any thread may pass
 a failpoint; passes are counted over all threads of the process.
@@ -256,6 +257,16 @@ class _Armed:
             if action.nth in {None, number}:
                 action.perform(name, number)
 
+    def report(self) -> None:
+        """Say at the end which armed failpoints did nothing: such a crash test has proved nothing."""
+        import logging
+
+        for name, actions in self.actions.items():
+            number = self.counts.get(name, 0)
+            for action in actions:
+                if number < (action.nth or 1):
+                    logging.getLogger(__name__).warning("failpoint %s=%s: passed %d times only", name, action, number)
+
 
 def _arm() -> _Armed | None:
     text = os.environ.get(VARIABLE, "")
@@ -265,7 +276,11 @@ def _arm() -> _Armed | None:
     known = registered(_PACKAGE, *([script] if script and script.is_file() else []))
     if not known:
         raise SettingsError(f"{VARIABLE} is set, but the code has no failpoint.", f"Unset {VARIABLE}.")
-    return _Armed(parse(text, known))
+    import atexit
+
+    armed = _Armed(parse(text, known))
+    atexit.register(armed.report)
+    return armed
 
 
 _armed = _arm()

@@ -178,13 +178,17 @@ def _build() -> dict[str, Any]:
     return built
 
 
-def __getattr__(name: str) -> Any:
+def _find(name: str) -> Any:
     if name != "REGISTRY" and name not in PROCESS:
         raise AttributeError(f"module 'streamlab.metrics' has no attribute {name!r}")
     with _building:
         if "REGISTRY" not in globals():
             globals().update(_build())
     return globals()[name]
+
+
+if not TYPE_CHECKING:  # hidden, or a type checker would believe in any attribute
+    __getattr__ = _find
 
 
 def __dir__() -> list[str]:
@@ -209,7 +213,7 @@ def render(registry: CollectorRegistry | None = None) -> str:
     """
     from prometheus_client import generate_latest
 
-    return generate_latest(__getattr__("REGISTRY") if registry is None else registry).decode()
+    return generate_latest(_find("REGISTRY") if registry is None else registry).decode()
 
 
 class MetricsServer:
@@ -268,12 +272,12 @@ def serve(port: int = 0, registry: CollectorRegistry | None = None) -> MetricsSe
     """
     from prometheus_client import start_http_server
 
+    if not 0 <= port <= 65535:
+        raise SettingsError(f"{port} is not a port.", "Give a number from 1 to 65535, or 0 for any free one.")
     try:
         server, thread = start_http_server(
-            port, addr=LOOPBACK, registry=__getattr__("REGISTRY") if registry is None else registry
+            port, addr=LOOPBACK, registry=_find("REGISTRY") if registry is None else registry
         )
-    except OverflowError:
-        raise SettingsError(f"{port} is not a port.", "Give a number from 1 to 65535, or 0 for any free one.") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(

@@ -225,8 +225,12 @@ def test_a_typo_in_the_environment_ends_the_program_before_it_begins(script: Pat
     assert "names no failpoint of the code" in err
 
 
-def test_the_points_of_the_package_can_be_armed_from_any_script(script: Path) -> None:
-    assert run(script, "dead_letters.handled=kill")[0] == 0
+def test_points_that_were_armed_and_not_reached_are_reported_at_the_end(script: Path) -> None:
+    code, _, err = run(script, "dead_letters.handled=kill;demo.step=raise@6;demo.other=raise@5")
+    assert code == 0
+    assert "failpoint dead_letters.handled=kill: passed 0 times only" in err
+    assert "failpoint demo.step=raise@6: passed 5 times only" in err
+    assert "demo.other" not in err, "it was reached"
 
 
 texts = st.text(alphabet=st.sampled_from("adeiklmopstxZ.=:@;,_-0123456789 é"), max_size=30)

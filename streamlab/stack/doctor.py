@@ -170,9 +170,12 @@ def _ports(home: Home) -> Iterator[Finding]:
     try:
         state = home.read()
         own = {row.name for row in Stack(home).status() if row.state == "running"}
-        base = ports.base_from_environment() or int(state.get("port_base", ports.DEFAULT_BASE))
+        base = ports.base_from_environment() or int(state.get("port_base", 0))
     except StreamlabError as error:
         yield Finding("State", Verdict.FAIL, error.problem, error.fix)
+        return
+    if not base:
+        yield Finding("Ports", Verdict.OK, f"a free block of {ports.BLOCK} will be chosen, on {ports.HOST} alone")
         return
     taken = False
     for name, cls in SERVICES.items():

@@ -183,7 +183,8 @@ class Home:
             base = asked
         elif "port_base" in state:
             return int(state["port_base"])
-        elif self.path == settings.default_home():
+        elif self.path == settings.default_home() and ports.block_is_free(ports.DEFAULT_BASE):
+            # Elsewhere, and where another user's stack has the usual ports: a block of its own.
             base = ports.DEFAULT_BASE
         else:
             base = ports.free_base(str(self.path))

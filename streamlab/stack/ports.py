@@ -17,7 +17,7 @@ import psutil
 
 from streamlab.errors import PortTaken, SettingsError
 
-__all__ = ["BLOCK", "DEFAULT_BASE", "HOST", "PORTS", "base_from_environment", "free_base", "holder", "is_free"]
+__all__ = ["BLOCK", "DEFAULT_BASE", "HOST", "PORTS", "base_from_environment", "block_is_free", "free_base", "holder", "is_free"]
 
 HOST = "127.0.0.1"
 DEFAULT_BASE = 25400
@@ -65,6 +65,11 @@ def is_free(port: int) -> bool:
     return True
 
 
+def block_is_free(base: int) -> bool:
+    """Whether every port of a block is free now."""
+    return all(is_free(base + offset) for offset in PORTS.values())
+
+
 def free_base(seed: str, taken: Iterable[int] = ()) -> int:
     """A block whose ports are all free; where to start looking depends on `seed` alone.
 
@@ -76,7 +81,7 @@ def free_base(seed: str, taken: Iterable[int] = ()) -> int:
     blocks = [b for b in range(_FIRST, _LAST, BLOCK) if b != DEFAULT_BASE and b not in set(taken)]
     start = zlib.crc32(seed.encode()) % len(blocks)
     for base in blocks[start:] + blocks[:start]:
-        if all(is_free(base + offset) for offset in PORTS.values()):
+        if block_is_free(base):
             return base
     raise PortTaken(f"No block of free ports between {_FIRST} and {_LAST}.", "Set STREAMLAB_PORT_BASE.")
 
