@@ -128,22 +128,31 @@ def _maven(context: Context, service: str, name: str, target: Path) -> None:
     work.mkdir()
     (work / "pom.xml").write_text(pom(name), encoding="utf-8")
     command = [
-        program, "--batch-mode", "--no-transfer-progress", "--strict-checksums", "-f", str(work / "pom.xml"),
-        "dependency:copy-dependencies", f"-DoutputDirectory={target}", "-DincludeScope=runtime",
+        program, "--batch-mode", "--no-transfer-progress", "--strict-checksums", "-Dstyle.color=never",
+        "-f", str(work / "pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={target}", "-DincludeScope=runtime",
     ]  # fmt: skip
+    # A repository of this download alone: for a user without one, and where the user's holds broken files.
+    own = f"-Dmaven.repo.local={work / 'repository'}"
+
+    def fetch(*more: str) -> None:
+        run_tool([*command, *more], what="Maven", cancel=context.cancel, env=environment(), limit=1200)
+
     # Maven's local repository is not made for two writers at once.
     with context.cache.lock("maven", lambda: context.report(service, "waiting for another download")):
         context.report(service, f"fetching {name} with Maven")
-        run_tool(command, what="Maven", cancel=context.cancel, env=environment(), limit=1200)
+        try:
+            fetch()
+        except StackError as error:
+            if "local repository" not in error.problem:
+                raise
+            fetch(own)
         if broken := _broken(target):
-            # What lies in the local repository is broken, and Maven does not look again: fetch into a fresh one.
+            # Maven does not look again at what its repository has.
             context.report(service, f"{broken} is broken in Maven's local repository; fetching afresh")
             for file in target.glob("*.*"):
-                file.unlink()
-            run_tool(
-                [*command, f"-Dmaven.repo.local={work / 'repository'}"],
-                what="Maven", cancel=context.cancel, env=environment(), limit=1200,
-            )  # fmt: skip
+                if file.is_file():
+                    file.unlink()
+            fetch(own)
             if broken := _broken(target):
                 raise DownloadError(f"{broken} arrives broken.", "Check the mirror that Maven is configured with.")
     shutil.rmtree(work)

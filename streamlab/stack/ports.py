@@ -17,7 +17,17 @@ import psutil
 
 from streamlab.errors import PortTaken, SettingsError
 
-__all__ = ["BLOCK", "DEFAULT_BASE", "HOST", "PORTS", "base_from_environment", "block_is_free", "free_base", "holder", "is_free"]
+__all__ = [
+    "BLOCK",
+    "DEFAULT_BASE",
+    "HOST",
+    "PORTS",
+    "base_from_environment",
+    "block_is_free",
+    "free_base",
+    "holder",
+    "is_free",
+]
 
 HOST = "127.0.0.1"
 DEFAULT_BASE = 25400
