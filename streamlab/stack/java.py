@@ -206,7 +206,7 @@ def _extract(archive: Path, target: Path) -> None:
         for member in content.getmembers():
             path = (root / member.name).resolve()
             if not path.is_relative_to(root) or not (member.isfile() or member.isdir()):
-                raise DownloadError(f"{archive.name} holds {member.name}, which does not belong there.", "Fetch it again.")
+                raise DownloadError(f"{archive.name} holds {member.name}, which is out of place.", "Fetch it again.")
             if member.isdir():
                 path.mkdir(parents=True, exist_ok=True)
                 continue
