@@ -68,10 +68,9 @@ class Kafka(JVMService):
                 "kafka.tools.StorageTool",
                 "format",
                 "--standalone",
-                "-t",
-                base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="),
-                "-c",
-                str(self.room / "server.properties"),
+                # In one word: an identifier may begin with a dash.
+                f"--cluster-id={base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip('=')}",
+                f"--config={self.room / 'server.properties'}",
             ),
             what="kafka-storage format",
             cancel=self.context.cancel,
