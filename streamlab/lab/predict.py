@@ -65,7 +65,7 @@ class Predictions:
     def ask(
         self, name: str, question: str, among: Sequence[Any], feedback: Mapping[Any, str] | None = None
     ) -> Prediction:
-        """Ask; see `streamlab.lab.lesson.Lesson.predict`."""
+        """Ask; see `streamlab.lab.lessons.Lesson.predict`."""
         if not among:
             raise LessonError(f"The prediction {name!r} offers no choices.", "Give at least two in among=[...].")
         if odd := set(feedback or ()) - set(among):

@@ -203,6 +203,8 @@ def run_lessons(
     progress : callable, optional
         Called with the lesson, the cells done and the cells in all.
     """
+    # Kernels run in the notebooks' own directory: a relative path would mean another place there.
+    folder = folder.absolute()
     (folder / "results").mkdir(parents=True, exist_ok=True)
     runs: list[LessonRun] = []
     began = datetime.now(UTC)

@@ -127,7 +127,16 @@ class Stack:
                         if run.record is not None:
                             self._end(run.service, run.record)
                     raise
+                if self._cancel.is_set():
+                    for run in runs.values():
+                        if run.record is not None:
+                            self._end(run.service, run.record)
+                    raise Cancelled("Starting the servers was interrupted.", "Run the command again.")
         return [*outcomes, *(results[name] for name in ours)]
+
+    def cancel(self) -> None:
+        """Interrupt an `up` that runs in another thread: it stops what it started, and raises `Cancelled`."""
+        self._cancel.set()
 
     def _context(self, tell: Listener) -> Context:
         return Context(self.home, Cache(self.home.cache, self._cancel), self._cancel, tell)
