@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from streamlab.cli import doctor, lessons, servers, tools
+from streamlab.cli import doctor, lessons, nb, servers, tools
 from streamlab.cli.show import guarded
 
 __all__ = ["app", "main"]
@@ -37,6 +37,7 @@ for _command in (
     tools.bench,
 ):
     app.command(_command.__name__.rstrip("_"))(_command)
+app.add_typer(nb.app, name="nb")
 
 
 @app.command()
