@@ -1,0 +1,3 @@
+"""Proofs and operations: what servers can be asked, and faults on purpose."""
+
+from __future__ import annotations
