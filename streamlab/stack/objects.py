@@ -19,6 +19,7 @@ from psycopg import sql
 
 from streamlab import settings
 from streamlab.errors import StackError
+from streamlab.sql import load
 
 __all__ = [
     "Kind",
@@ -250,9 +251,24 @@ def _publications(names: Sequence[str]) -> None:
 
 def _schemas(names: Sequence[str]) -> None:
     with _postgres() as connection:
+        connection.execute("SET lock_timeout = '1s'")
         for name in names:
-            with contextlib.suppress(psycopg.errors.UndefinedObject):
-                connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+            _drop_schema(connection, name)
+
+
+def _drop_schema(connection: psycopg.Connection[Any], name: str, *, limit: float = 20.0) -> None:
+    """Drop a schema of ours; a session that holds a lock on one of its tables is disconnected."""
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() > deadline:
+                raise
+            # A notebook that stopped in mid-transaction: nobody else can have business in this schema.
+            connection.execute(load("namespace")["disconnect_holders"], [name])
+        else:
+            return
 
 
 # -- MySQL --------------------------------------------------------------------------------------------
@@ -272,10 +288,34 @@ def _databases(names: Sequence[str]) -> None:
         ) as connection,
         connection.cursor() as cursor,
     ):
+        cursor.execute("SET SESSION lock_wait_timeout = 1")
         for name in names:
-            cursor.execute("SELECT 1 FROM information_schema.schemata WHERE schema_name = %s", (name,))
-            if cursor.fetchone():
-                cursor.execute(f"DROP DATABASE {quoted(name)}")
+            _drop_database(cursor, name)
+
+
+def _drop_database(cursor: Any, name: str, *, limit: float = 20.0) -> None:
+    """Drop a database of ours; a session that is in it and holds a lock is disconnected."""
+    import pymysql
+
+    deadline = time.monotonic() + limit
+    while True:
+        cursor.execute("SELECT 1 FROM information_schema.schemata WHERE schema_name = %s", (name,))
+        if not cursor.fetchone():
+            return
+        try:
+            cursor.execute(f"DROP DATABASE {quoted(name)}")
+        except pymysql.OperationalError as error:
+            if error.args[0] != _LOCK_WAIT_TIMEOUT or time.monotonic() > deadline:
+                raise
+            cursor.execute("SHOW PROCESSLIST")
+            for number, _, _, database, *_ in cursor.fetchall():
+                if database == name:
+                    # It may have gone by itself.
+                    with contextlib.suppress(pymysql.Error):
+                        cursor.execute("KILL %s", (number,))
+
+
+_LOCK_WAIT_TIMEOUT = 1205
 
 
 _DROP = {
