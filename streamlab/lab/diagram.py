@@ -23,7 +23,7 @@ class Diagram(Graph):
     Raises
     ------
     LessonError
-        Two nodes share an id, or an edge names a node that is not there.
+        Two nodes share an id, or an edge names a node that is not there or leads from one to itself.
     """
 
     @classmethod
@@ -55,6 +55,6 @@ class Diagram(Graph):
         picture = self.to_svg()
         return Rendered(self.to_text(), f'<div class="sl-picture">{picture}</div>', picture, self.alternative())
 
-    def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, str], dict[str, Any]]:
+    def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         rendered = self.rendered()
         return rendered.bundle(), rendered.metadata()

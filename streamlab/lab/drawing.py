@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from streamlab.lab.graph import Graph, Icon, Mark, Node
 from streamlab.lab.layout import (
@@ -19,12 +20,14 @@ from streamlab.lab.layout import (
     SMALL,
     STATUS,
     TITLE,
-    Box,
-    Route,
     content_height,
+    fitted,
+    icon_width,
     is_address,
     lay_out,
+    mark_width,
 )
+from streamlab.lab.routes import Box, Route
 from streamlab.lab.shapes import STYLE, Shape, number, shape
 
 __all__ = ["scene", "svg"]
@@ -38,10 +41,10 @@ _ICONS = {
     "6.5 2.7s6.5-1.2 6.5-2.7V4.2M2.5 9c0 1.5 2.9 2.7 6.5 2.7s6.5-1.2 6.5-2.7",
     Icon.LOG: "M1.5 2.8h15v4.6h-15zM6.5 2.8v4.6M11.5 2.8v4.6M1.5 10.6h15v4.6h-15zM6.5 10.6v4.6M11.5 10.6v4.6",
     Icon.CONNECTOR: "M1.5 9h3M13.5 9h3M4.5 5.2h3.8v7.6H4.5zM8.3 7.2h2.4M8.3 10.8h2.4M10.7 5.2h2.8v7.6h-2.8z",
-    Icon.PROGRAM: "M1.5 4.5a2 2 0 0 1 2-2h11a2 2 0 0 1 2 2v9a2 2 0 0 1-2 2h-11a2 2 0 0 1-2-2zM4.8 6.4 7.6 9l-2.8 2.6M9.4 "
-    "12h3.8",
+    Icon.PROGRAM: "M1.5 4.5a2 2 0 0 1 2-2h11a2 2 0 0 1 2 2v9a2 2 0 0 1-2 2h-11a2 2 0 0 1-2-2zM4.8 6.4 7.6 9l-2.8 2.6"
+    "M9.4 12h3.8",
     Icon.TABLE: "M1.5 3h15v12h-15zM1.5 7h15M1.5 11h15M6.5 7v8",
-    Icon.PERSON: "M12 5.2a3 3 0 1 1-6 0 3 3 0 0 1 6 0M2.8 16c.5-3.6 3-5.4 6.2-5.4s5.700 1.800 6.200 5.400",
+    Icon.PERSON: "M12 5.2a3 3 0 1 1-6 0 3 3 0 0 1 6 0M2.8 16c.5-3.6 3-5.4 6.2-5.4s5.7 1.8 6.2 5.4",
 }
 
 
@@ -57,7 +60,7 @@ def scene(graph: Graph) -> Shape:
     if graph.title:
         children.append(shape("text", "title", text=graph.title, x=PAD, y=PAD + 11, font_size=TITLE, font_weight=600))
     if graph.summary:
-        at = {"x": width - PAD, "y": PAD + 11, "text_anchor": "end"}
+        at: dict[str, Any] = {"x": width - PAD, "y": PAD + 11, "text_anchor": "end"}
         children.append(shape("text", "text", text=graph.summary, font_size=STATUS, **at))
     for route in grid.routes:
         children += _arrow(route)
@@ -94,7 +97,7 @@ def _card(node: Node, box: Box) -> Shape:
 
 def _card_parts(node: Node, box: Box) -> Iterator[Shape]:
     bad = node.mark is Mark.BAD
-    frame = {"stroke_width": 1.8 if bad else 1.2}
+    frame: dict[str, Any] = {"stroke_width": 1.8 if bad else 1.2}
     if node.mark is Mark.OFF:
         frame["stroke_dasharray"] = 4.0
     yield shape(
@@ -103,7 +106,15 @@ def _card_parts(node: Node, box: Box) -> Iterator[Shape]:
     # What spans several rows is centred; what stands in one keeps the line of its neighbours' titles.
     y = box.y + (12 if node.rows == 1 else (box.height - content_height(node)) / 2)
     left = box.x + INSET
-    yield shape("text", "title", text=node.title, x=left, y=y + 13, font_size=TITLE, font_weight=600)
+    yield shape(
+        "text",
+        "title",
+        text=fitted(node.title, TITLE, taken=icon_width(node), bold=True),
+        x=left,
+        y=y + 13,
+        font_size=TITLE,
+        font_weight=600,
+    )
     if node.icon is not Icon.NONE:
         corner = f"translate({number(box.right - INSET - 17)} {number(y - 1)})"
         yield shape("path", "line", d=_ICONS[node.icon], transform=corner, fill="none", stroke_width=1.3,
@@ -112,32 +123,39 @@ def _card_parts(node: Node, box: Box) -> Iterator[Shape]:
     if node.status:
         y += 22
         yield from _mark(node.mark, left + 6, y - 8.5)
-        yield shape("text", "title", text=node.status, x=left + (20 if node.mark is not Mark.NONE else 0), y=y - 4,
-                    font_size=STATUS)  # fmt: skip
+        status = fitted(node.status, STATUS, taken=mark_width(node))
+        yield shape("text", "title", text=status, x=left + mark_width(node), y=y - 4, font_size=STATUS)
     y += 2
     for line in node.lines:
         y += LEADING
-        font = {"font_family": MONO} if is_address(line) else {}
-        yield shape("text", "text", text=line, x=left, y=y - 4, font_size=SMALL, **font)
+        font: dict[str, Any] = {"font_family": MONO} if is_address(line) else {}
+        yield shape("text", "text", text=fitted(line, SMALL), x=left, y=y - 4, font_size=SMALL, **font)
 
 
 def _mark(mark: Mark, x: float, y: float) -> Iterator[Shape]:
-    stroke = {"fill": "none", "stroke_width": 1.8, "stroke_linecap": "round", "stroke_linejoin": "round"}
+    stroke: dict[str, Any] = {
+        "fill": "none",
+        "stroke_width": 1.8,
+        "stroke_linecap": "round",
+        "stroke_linejoin": "round",
+    }
     at = f"translate({number(x)} {number(y)})"
     match mark:
         case Mark.GOOD:
             yield shape("circle", "good", cx=x, cy=y, r=6.3)
-            yield shape("path", "sign", d="M-2.9 .2l2 2.1 3.800-4.300", transform=at, **stroke)
+            yield shape("path", "sign", d="M-2.9 .2l2 2.1 3.8-4.3", transform=at, **stroke)
         case Mark.BAD:
             yield shape("rect", "bad", x=x - 6.2, y=y - 6.2, width=12.4, height=12.4, rx=2.5)
-            yield shape("path", "sign", d="M-2.600-2.600l5.200 5.200M2.600-2.600l-5.200 5.200", transform=at, **stroke)
+            yield shape("path", "sign", d="M-2.6-2.6l5.2 5.2M2.6-2.6l-5.2 5.2", transform=at, **stroke)
         case Mark.OTHER:
             yield shape("path", "other", d="M0-7l7 7-7 7-7-7z", transform=at)
         case Mark.OFF:
             yield shape("circle", "off", cx=x, cy=y, r=5.2, fill="none", stroke_width=1.8)
         case Mark.BUSY:
-            # Three quarters of a ring: unlike the whole ring of what is off.
-            yield shape("path", "busy spin", d="M0-5.200A5.200 5.200 0 1 1-5.200 0", transform=at, **stroke)
+            # Three quarters of a ring: unlike the whole ring of what is off. It stands in a group of its own, so
+            # that the live picture can turn it about its middle.
+            ring = shape("path", "busy spin", d="M0-5.2A5.2 5.2 0 1 1-5.2 0", **stroke)
+            yield shape("g", "", ring, transform=at)
 
 
 # -- arrows -------------------------------------------------------------------------------------------
@@ -148,12 +166,13 @@ _ROUND = 10.0
 
 def _arrow(route: Route) -> Iterator[Shape]:
     path, angle = _path(route)
-    style = {} if route.edge.active else {"stroke_dasharray": "3 5"}
+    style: dict[str, Any] = {} if route.edge.active else {"stroke_dasharray": "3 5"}
     yield shape("path", "line flow" if route.edge.active else "line", d=path, fill="none", stroke_width=1.6,
                 stroke_linecap="round", **style)  # fmt: skip
     x, y = route.end
-    yield shape("path", "head", d="M0 0l-8.500-4.300v8.600z", transform=f"translate({number(x - 1.5 * math.cos(angle))} "
-                f"{number(y - 1.5 * math.sin(angle))}) rotate({number(math.degrees(angle))})")  # fmt: skip
+    tip = f"translate({number(x - 1.5 * math.cos(angle))} {number(y - 1.5 * math.sin(angle))})"
+    turned = f"{tip} rotate({number(math.degrees(angle))})"
+    yield shape("path", "head", d="M0 0l-8.5-4.3v8.6z", transform=turned)
 
 
 def _path(route: Route) -> tuple[str, float]:
@@ -172,12 +191,10 @@ def _path(route: Route) -> tuple[str, float]:
     up = -1.0 if route.kind == "over" else 1.0  # towards the lane
     way = 1.0 if x_to > x else -1.0
     bend = up * min(_ROUND, abs(route.lane - y), abs(route.lane - y_to))
-    return (
-        f"M{number(x)} {number(y)}V{number(route.lane - bend)}Q{number(x)} {number(route.lane)} "
-        f"{number(x + way * _ROUND)} {number(route.lane)}H{number(x_to - way * _ROUND)}Q{number(x_to)} "
-        f"{number(route.lane)} {number(x_to)} {number(route.lane - bend)}V{number(y_to + up * _HEAD)}",
-        -up * math.pi / 2,
-    )
+    lane, near, corner = number(route.lane), route.lane - bend, way * _ROUND
+    out = f"M{number(x)} {number(y)}V{number(near)}Q{number(x)} {lane} {number(x + corner)} {lane}"
+    back = f"H{number(x_to - corner)}Q{number(x_to)} {lane} {number(x_to)} {number(near)}"
+    return f"{out}{back}V{number(y_to + up * _HEAD)}", -up * math.pi / 2
 
 
 def _label(route: Route) -> Iterator[Shape]:
@@ -191,6 +208,6 @@ def _label(route: Route) -> Iterator[Shape]:
         at, level = (x + x_to - _HEAD) / 2, (y + y_to) / 2 - 7
     else:
         at, level = (x + x_to) / 2, route.lane - 6 if route.kind == "over" else route.lane + 13
-    text = {"text": route.edge.label, "x": at, "y": level, "font_size": LABEL, "text_anchor": anchor}
+    text: dict[str, Any] = {"text": route.edge.label, "x": at, "y": level, "font_size": LABEL, "text_anchor": anchor}
     yield shape("text", "halo", stroke_width=4, stroke_linejoin="round", aria_hidden="true", **text)
     yield shape("text", "text", **text)

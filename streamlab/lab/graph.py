@@ -89,7 +89,7 @@ class Graph:
     Raises
     ------
     LessonError
-        Two nodes share an id, or an edge names a node that is not there.
+        Two nodes share an id, or an edge names a node that is not there or leads from one to itself.
     """
 
     nodes: tuple[Node, ...]
@@ -111,6 +111,10 @@ class Graph:
                         f"An edge of the diagram names the node {end!r}, which is not there.",
                         f"Nodes: {', '.join(ids)}.",
                     )
+            if edge.source == edge.target:
+                raise LessonError(
+                    f"An edge of the diagram leads from {edge.source!r} to itself.", "Say it in the node's lines."
+                )
         object.__setattr__(self, "_places", _place(self.nodes, self.edges))
 
     def place(self, node_id: str) -> tuple[int, float]:
@@ -122,7 +126,8 @@ class Graph:
         if self.description:
             return self.description
         boxes = [
-            f"{node.title}{f' ({node.status})' if node.status else ''}{': ' if node.lines else ''}{', '.join(node.lines)}"
+            f"{node.title}{f' ({node.status})' if node.status else ''}"
+            f"{': ' if node.lines else ''}{', '.join(node.lines)}"
             for node in self.nodes
         ]
         titles = {node.id: node.title for node in self.nodes}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -53,10 +53,12 @@ class Rendered:
     html: str = ""
     svg: str = ""
     alt: str = ""
+    view: Mapping[str, Any] = field(default_factory=dict)
+    """A widget's entry in the bundle, where a live view stands in for the picture."""
 
-    def bundle(self) -> dict[str, str]:
+    def bundle(self) -> dict[str, Any]:
         """MIME type -> content; the richest one that a front end knows is shown."""
-        data = {"text/plain": self.text}
+        data: dict[str, Any] = {"text/plain": self.text, **self.view}
         if self.html:
             data["text/html"] = self.html
         if self.svg:
@@ -67,7 +69,7 @@ class Rendered:
         """Metadata of the bundle: the picture's alternative text."""
         return {"image/svg+xml": {"alt": self.alt}} if self.svg and self.alt else {}
 
-    def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, str], dict[str, Any]]:
+    def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         return self.bundle(), self.metadata()
 
     def __str__(self) -> str:

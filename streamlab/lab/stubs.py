@@ -48,8 +48,8 @@ def is_stub(answer: Any) -> bool:
 
 
 def _class_is_stub(cls: type) -> bool:
-    own = [value for value in vars(cls).values() if isinstance(value, FunctionType | staticmethod | classmethod)]
-    functions: list[FunctionType] = [getattr(value, "__func__", value) for value in own]
+    own = [value.__func__ if isinstance(value, staticmethod | classmethod) else value for value in vars(cls).values()]
+    functions = [value for value in own if isinstance(value, FunctionType)]
     written = [f for f in functions if f.__module__ == cls.__module__ and f.__qualname__.startswith(cls.__qualname__)]
     if written:
         return any(_function_is_stub(function) for function in written)

@@ -11,11 +11,14 @@ It is a `Diagram` over the rows of `Stack.status()`; nothing here asks a server 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from streamlab.lab.diagram import Diagram, Edge, Icon, Mark, Node
+from streamlab.stack import ports
 
-__all__ = ["ServiceState", "topology"]
+__all__ = ["ServiceState", "overview", "topology", "write_overview"]
 
 
 class ServiceState(Protocol):
@@ -55,6 +58,7 @@ _NODES: Mapping[str, tuple[str, Icon, int, float]] = {
 _EDGES = (
     ("postgres", "python", "logical replication"),
     ("mysql", "connect", "binlog"),
+    ("mysql", "python", "binlog"),
     ("connect", "kafka", "events"),
     ("kafka", "python", "consumer"),
 )
@@ -67,6 +71,7 @@ _STATES: Mapping[str, tuple[Mark, str]] = {
     "unreachable": (Mark.BAD, "does not answer"),
 }
 _SERVING = {"running", "foreign"}
+_PYTHON = Node("python", "Python", ("this notebook",), Icon.PROGRAM, Mark.GOOD, "running", row=0.0)
 
 
 def topology(
@@ -91,27 +96,47 @@ def topology(
         _node(row, columns.index(_NODES[name][2]), levels.index(_NODES[name][3]), (progress or {}).get(name, ""))
         for name, row in rows.items()
     ]
-    python = Node(
-        "python",
-        "Python",
-        ("this notebook",),
-        Icon.PROGRAM,
-        Mark.GOOD,
-        "running",
-        column=len(columns),
-        row=0.0,
-        rows=max(1, len(levels)),
-    )
+    python = replace(_PYTHON, column=len(columns), rows=max(1, len(levels)))
     alive = {name for name, row in rows.items() if row.state in _SERVING} | {"python"}
     edges = [
         Edge(source, target, label, active={source, target} <= alive)
         for source, target, label in _EDGES
-        if source in rows and (target in rows or target == "python")
+        if source in rows
+        and (target in rows or target == "python")
+        # Where Debezium reads MySQL's log, the lesson does not.
+        and not (source == "mysql" and target == "python" and "connect" in rows)
     ]
     serving = len(alive) - 1
-    return Diagram(
-        (*nodes, python), tuple(edges), title="The stack", summary=f"{serving} of {len(rows)} servers running"
-    )
+    summary = f"{serving} of {len(rows)} server{'' if len(rows) == 1 else 's'} running" if rows else "no servers"
+    return Diagram((*nodes, python), tuple(edges), title="The stack", summary=summary)
+
+
+_KEEPS: Mapping[str, str] = {
+    "postgres": "write-ahead log",
+    "mysql": "binary log",
+    "connect": "runs Debezium",
+    "kafka": "topics",
+}
+
+
+def overview() -> Diagram:
+    """The stack as documentation shows it: everything runs, at the ports of the default home.
+
+    It says nothing that differs from machine to machine or from version to version.
+    """
+    nodes = [
+        Node(name, title, (f"{ports.HOST}:{ports.DEFAULT_BASE + ports.PORTS[name]}", _KEEPS[name]), icon,
+             Mark.GOOD, "running", column=column, row=row)
+        for name, (title, icon, column, row) in _NODES.items()
+    ]  # fmt: skip
+    python = replace(_PYTHON, column=1 + max(node.column or 0 for node in nodes), rows=2)
+    edges = tuple(Edge(*ends) for ends in _EDGES if ends[:2] != ("mysql", "python"))
+    return Diagram((*nodes, python), edges, title="The stack", summary="real servers, on this machine")
+
+
+def write_overview(path: Path) -> None:
+    """Write the picture that the README shows."""
+    path.write_text(overview().to_svg() + "\n", encoding="utf-8")
 
 
 def _node(row: ServiceState, column: int, level: float, doing: str) -> Node:
@@ -121,5 +146,6 @@ def _node(row: ServiceState, column: int, level: float, doing: str) -> Node:
         mark, status = Mark.BUSY, doing
     about = [f"{row.host}:{row.port}"] if row.port else ["no address yet"]
     started = f"up in {row.start_seconds:.1f} s" if row.start_seconds is not None and row.state == "running" else ""
-    about.append(" \u00b7 ".join(part for part in (row.version, started) if part) or "not started yet")
+    unknown = "not started yet" if row.state in {"stopped", "starting"} else "version not known"
+    about.append(" \u00b7 ".join(part for part in (row.version, started) if part) or unknown)
     return Node(row.name, title, tuple(about), icon, mark, status, column=column, row=level)
