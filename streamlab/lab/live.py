@@ -122,8 +122,8 @@ _KINDS: Mapping[str, _Kind] = {
 
 _NOTE_STYLE = (
     ".sl-note{display:grid;grid-template-columns:1.5em 1fr;gap:0 .35em;margin:.35em 0;padding:.5em .9em;"
-    "border-left:3px solid;border-radius:3px;background:rgba(128,140,152,.09);line-height:1.45;max-width:62em}"
-    ".sl-note>b{font-weight:700;text-align:center}.sl-note>div>span{display:block}"
+    "border-left:3px solid;border-radius:3px;background:rgba(128,140,152,.09);line-height:1.45;max-width:62em;"
+    "box-sizing:border-box}.sl-note>b{font-weight:700;text-align:center}.sl-note>div>span{display:block}"
     ".sl-note small{font-size:.92em;opacity:.82}"
 )
 

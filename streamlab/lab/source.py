@@ -55,10 +55,13 @@ def render(*objects: Any, docstrings: bool = True) -> Rendered:
     return Rendered(text, f"<style>{_STYLE}{style}</style>{html}")
 
 
+# Jupyter gives code a background and breaks its lines; three classes are stronger than its rules.
+_SOURCE = ".sl-source.sl-source.sl-source"
 _STYLE = (
     ".sl-source{margin:.35em 0;max-width:62em}.sl-source figcaption{font-size:.92em;opacity:.82;margin:0 0 .15em}"
-    ".sl-source pre{margin:0;padding:.6em .9em;line-height:1.4;overflow-x:auto;border-radius:3px;"
+    f"{_SOURCE} pre{{margin:0;padding:.6em .9em;line-height:1.4;overflow-x:auto;border-radius:3px;white-space:pre;"
     "background:rgba(128,140,152,.09);font-size:.95em}"
+    f"{_SOURCE} code,{_SOURCE} .highlight{{background:none;padding:0;white-space:pre}}"
 )
 
 

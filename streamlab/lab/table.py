@@ -188,14 +188,17 @@ def _as_text(
     return "\n".join([*([caption] if caption else []), *body, *([more] if more else [])])
 
 
+# Jupyter's own rules for tables name two classes; only a selector with more of them is stronger.
+_TABLE = "table.sl-table.sl-table.sl-table"
 _STYLE = (
-    "table.sl-table{border-collapse:collapse;margin:.35em 0;font-size:inherit;line-height:1.4;width:auto}"
-    "table.sl-table caption{caption-side:top;text-align:left;padding:.2em 0;opacity:.82}"
-    "table.sl-table th,table.sl-table td{padding:.22em .9em .22em 0;text-align:left;border:0;background:none;"
+    ".sl-wide{overflow-x:auto;max-width:100%}"
+    f"{_TABLE}{{border-collapse:collapse;margin:.35em 0;font-size:inherit;line-height:1.4;width:auto}}"
+    f"{_TABLE} caption{{caption-side:top;text-align:left;padding:.2em 0;opacity:.82}}"
+    f"{_TABLE} th,{_TABLE} td{{padding:.22em .9em .22em 0;text-align:left;border:0;background:none;"
     "vertical-align:top;white-space:nowrap;font-variant-numeric:tabular-nums}"
-    "table.sl-table thead th{border-bottom:1.5px solid rgba(128,140,152,.75);font-weight:600}"
-    "table.sl-table tbody tr{background:none}table.sl-table tbody td{border-bottom:1px solid rgba(128,140,152,.28)}"
-    "table.sl-table .sl-r{text-align:right}table.sl-table tfoot td{opacity:.82}"
+    f"{_TABLE} thead th{{border-bottom:1.5px solid rgba(128,140,152,.75);font-weight:600}}"
+    f"{_TABLE} tbody tr{{background:none}}{_TABLE} tbody td{{border-bottom:1px solid rgba(128,140,152,.28)}}"
+    f"{_TABLE} .sl-r{{text-align:right}}{_TABLE} tfoot td{{opacity:.82}}"
 )
 
 
@@ -211,6 +214,6 @@ def _as_html(
     top = f"<caption>{escape(caption)}</caption>" if caption else ""
     foot = f'<tfoot><tr><td colspan="{max(1, len(names))}">{escape(more)}</td></tr></tfoot>' if more else ""
     return (
-        f'<style>{_STYLE}</style><table class="sl-table">{top}'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>"
+        f'<style>{_STYLE}</style><div class="sl-wide"><table class="sl-table">{top}'
+        f"{f'<thead><tr>{head}</tr></thead>' if names else ''}<tbody>{body}</tbody>{foot}</table></div>"
     )
