@@ -2,15 +2,23 @@
 
 The suite never touches the user's own stack: it sets STREAMLAB_HOME before anything reads it, so its
 servers have a state, addresses and ports of their own. Downloads are shared with the user's cache.
+Two runs at once in one checkout have a home each.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import getpass
 import hashlib
+import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 
 from streamlab import settings
@@ -19,10 +27,43 @@ ROOT = Path(__file__).parents[1]
 
 
 def suite_home() -> Path:
-    """A home for this checkout's tests, beside the user's own."""
+    """A home for this checkout's tests, beside the user's own, that no other run uses now.
+
+    Its name has a space and an umlaut, so that every test shows that servers and tools cope with them.
+    """
     checkout = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]
     default = settings.default_home()
-    return default.with_name(f"{default.name}-test-{checkout}")
+    for number in itertools.count(1):
+        name = f"{checkout} {number}" if number > 1 else checkout
+        lock = (
+            Path(tempfile.gettempdir())
+            / f"{default.name}-tests-{getattr(os, 'getuid', getpass.getuser)()}-{name.replace(' ', '-')}.lock"
+        )
+        if held(lock):
+            return default.with_name(f"{default.name} tëst {name}")
+    raise AssertionError("unreachable")
+
+
+def held(path: Path) -> bool:
+    """Take a lock that lasts as long as this process; whether nobody else had it."""
+    lock = filelock.FileLock(path, mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return False
+    # Whoever had it before deletes the file as it ends: then we have locked what nobody else can see any more.
+    if not path.exists() or path.stat().st_ino != os.fstat(lock._context.lock_file_fd).st_ino:
+        lock.release()
+        return held(path)
+    owner = os.getpid()
+
+    def let_go() -> None:
+        if os.getpid() == owner:
+            path.unlink(missing_ok=True)
+            lock.release()
+
+    atexit.register(let_go)
+    return True
 
 
 # Subprocesses (kernels, the command line) inherit it.
@@ -48,4 +89,38 @@ def stack() -> Iterator[object]:
         servers.down(purge=True)
         home = servers.home.path
         (home / "lock").unlink(missing_ok=True)
-        home.rmdir()
+        with contextlib.suppress(FileNotFoundError):
+            home.rmdir()
+
+
+@pytest.fixture
+def another_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home of this test's own, in use while it runs; its servers are stopped and its files deleted."""
+    from streamlab.stack import Home, Stack
+
+    base = settings.default_home()
+    path = Path(tempfile.mkdtemp(dir=_existing(base.parent), prefix=f"{base.name} ö "))
+    path.rmdir()
+    monkeypatch.setenv("STREAMLAB_HOME", str(path))
+    yield path
+    monkeypatch.undo()
+    if path.exists():
+        if (path / "stack.json").exists() and _readable(path):
+            Stack(Home(path)).down()
+        shutil.rmtree(path)
+
+
+def _readable(path: Path) -> bool:
+    from streamlab.errors import StreamlabError
+    from streamlab.stack import Home
+
+    try:
+        Home(path).read()
+    except StreamlabError:
+        return False
+    return True
+
+
+def _existing(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory

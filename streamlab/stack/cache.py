@@ -84,7 +84,8 @@ class Cache:
         with self.lock(name, waiting):
             if not self.problem(name):
                 return path
-            temporary = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{name}."))
+            self._sweep(name)
+            temporary = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{name}+"))
             try:
                 build(temporary)
                 _open_for_reading(temporary)
@@ -96,6 +97,7 @@ class Cache:
                 file = self.path / f"{name}.manifest"
                 draft = file.with_suffix(".draft")
                 draft.write_text(json.dumps(manifest), encoding="utf-8")
+                draft.chmod(0o644)
                 draft.replace(file)
             except OSError as error:
                 if error.errno == 28:  # ENOSPC
@@ -110,8 +112,9 @@ class Cache:
     def problem(self, name: str, *, deep: bool = False) -> str:
         """What is wrong with an entry, or an empty text. `deep` reads every byte."""
         try:
-            manifest = json.loads((self.path / f"{name}.manifest").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = json.loads((self.path / f"{name}.manifest").read_text(encoding="utf-8"))
+            manifest = {str(file): (int(size), str(digest)) for file, (size, digest) in content.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             return f"{name} has not been fetched completely"
         root = self.path / name
         for relative, (size, digest) in manifest.items():
@@ -129,8 +132,15 @@ class Cache:
         """Read every byte of an entry and delete it where something is wrong; says what was."""
         if problem := self.problem(name, deep=True):
             with self.lock(name):
-                self._discard(name)
+                # Another process may have made it again while we waited.
+                if self.problem(name, deep=True):
+                    self._discard(name)
         return problem
+
+    def _sweep(self, name: str) -> None:
+        """Delete what builds of this entry left that were killed. The caller holds the entry's lock."""
+        for left in self.path.glob(f".{name}+*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def names(self) -> list[str]:
         """The entries that have been fetched."""
@@ -141,7 +151,7 @@ class Cache:
         path = self.path / name
         if path.exists():
             # Out of the way in one step: a server that still runs from it keeps its open files.
-            grave = Path(tempfile.mkdtemp(dir=self.path, prefix=".old."))
+            grave = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{name}+"))
             path.rename(grave / "x")
             shutil.rmtree(grave, ignore_errors=True)
 

@@ -7,6 +7,8 @@ Passwords never stand in a connector's configuration: it names them through a co
 from __future__ import annotations
 
 import http.client
+import os
+import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +17,8 @@ from psycopg.conninfo import conninfo_to_dict
 from streamlab import settings
 from streamlab.stack import mysql, ports, postgres
 from streamlab.stack.home import write_private
-from streamlab.stack.java import JVMService, entry_name, environment, plugins, pom_version, property_file
-from streamlab.stack.process import ProcessRecord, spawn
+from streamlab.stack.java import JVMService, entry_name, plugins, pom_version, property_file
+from streamlab.stack.process import ProcessRecord, server_environment, spawn
 
 __all__ = ["SETTINGS", "VERSION", "Connect"]
 
@@ -76,7 +78,7 @@ class Connect(JVMService):
             write_private(self.secrets / f"{service}.properties", property_file(values), self.home.user)
         values = {
             **SETTINGS,
-            "bootstrap.servers": f"{ports.HOST}:{self.base + ports.PORTS['kafka']}",
+            **self._broker(),
             "listeners": f"http://{ports.HOST}:{self.port}",
             "rest.advertised.host.name": ports.HOST,
             "plugin.path": str(self._plugins),
@@ -85,6 +87,15 @@ class Connect(JVMService):
             "config.providers.file.param.allowed.paths": str(self.secrets),
         }
         write_private(self.room / "worker.properties", property_file(values), self.home.user)
+
+    def _broker(self) -> dict[str, str]:
+        """Our broker; or the user's own, on which the worker's topics and group carry the name of this home."""
+        if not settings.given("kafka"):
+            return {"bootstrap.servers": f"{ports.HOST}:{self.base + ports.PORTS['kafka']}"}
+        mark = f"{zlib.crc32(os.fsencode(self.home.path)):08x}"
+        named = ("group.id", "config.storage.topic", "offset.storage.topic", "status.storage.topic")
+        own = {key: f"{SETTINGS[key].lstrip('_')}_{mark}" for key in named}
+        return {"bootstrap.servers": settings.kafka_bootstrap(), **own}
 
     def _password(self, service: str) -> str:
         """The password of the capturing role, on our own server or on the one that the environment names."""
@@ -109,8 +120,8 @@ class Connect(JVMService):
             log=self.log,
             user=self.home.user,
             marker=str(configuration),
-            env=environment(),
-            cwd=self.room,
+            env=server_environment(),
+            room=self.room,
         )
         return record
 

@@ -58,8 +58,10 @@ def _sources() -> str:
     return "".join(f"deb {option}{mirrors[0]} {suite} {components}\n" for suite, components in suites)
 
 
-def unpack(packages: Sequence[str], target: Path, *, cancel: threading.Event, report: Callable[[str], None]) -> None:
-    """Download packages with what they depend on, and unpack them into `target`.
+def unpack(
+    packages: Sequence[str], target: Path, *, cancel: threading.Event, report: Callable[[str], None], room: Path
+) -> None:
+    """Download packages with what they depend on, and unpack them into `target`, for the service of `room`.
 
     Raises
     ------
@@ -102,12 +104,12 @@ def unpack(packages: Sequence[str], target: Path, *, cancel: threading.Event, re
     }
     apt = ["apt-get", "-q", *(part for key, value in options.items() for part in ("-o", f"{key}={value}"))]
     report("reading the package lists")
-    run_tool([*apt, "update"], what="apt-get update", cancel=cancel)
+    run_tool([*apt, "update"], what="apt-get update", cancel=cancel, room=room)
     report("downloading the packages")
-    run_tool([*apt, "install", "-y", "--download-only", *packages], what="apt-get install", cancel=cancel)
+    run_tool([*apt, "install", "-y", "--download-only", *packages], what="apt-get install", cancel=cancel, room=room)
     report("unpacking the packages")
     for package in sorted((state / "cache/archives").glob("*.deb")):
-        run_tool(["dpkg", "-x", str(package), str(target)], what=f"dpkg -x {package.name}", cancel=cancel)
+        run_tool(["dpkg", "-x", str(package), str(target)], what=f"dpkg -x {package.name}", cancel=cancel, room=room)
     shutil.rmtree(state)
 
 

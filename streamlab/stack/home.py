@@ -34,6 +34,9 @@ from streamlab.stack.process import ServerUser
 
 __all__ = ["Home", "write_private"]
 
+_MADE_HERE = {"lock", "stack.json", "secrets", "leases", *ports.PORTS}
+"""Names of what lies in a home; `purge` deletes these and nothing else."""
+
 
 def write_private(path: Path, text: str, owner: ServerUser | None = None) -> None:
     """Write a file that its owner alone can read, whole or not at all."""
@@ -42,8 +45,8 @@ def write_private(path: Path, text: str, owner: ServerUser | None = None) -> Non
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        if owner is not None:
-            owner.own(temporary)
+            if owner is not None:
+                owner.own(descriptor)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -69,6 +72,7 @@ class Home:
             A directory cannot be written, or the servers' user could not reach it.
         """
         mode = 0o711 if self.user.other else 0o700
+        self._refuse_strange()
         for directory in (self.path, self.cache):
             fresh = not directory.exists()
             try:
@@ -80,12 +84,27 @@ class Home:
                 raise StackError(
                     f"{directory} cannot be made: {error.strerror}.", f"Set {variable} to a directory of your own."
                 ) from error
-            if not os.access(directory, os.W_OK | os.X_OK):
+            # A cache that cannot be written still serves what it holds.
+            needed = os.W_OK | os.X_OK if directory == self.path else os.X_OK
+            if not os.access(directory, needed):
                 variable = "STREAMLAB_HOME" if directory == self.path else "STREAMLAB_CACHE"
-                raise StackError(f"{directory} is not writable for you.", f"Set {variable} to a directory of your own.")
+                what = "writable" if directory == self.path else "readable"
+                raise StackError(f"{directory} is not {what} for you.", f"Set {variable} to a directory of your own.")
             self._reachable(directory)
         self.secrets.mkdir(mode=0o700, exist_ok=True)
         self.leases.mkdir(mode=0o700, exist_ok=True)
+
+    def _refuse_strange(self) -> None:
+        """A home has its directory to itself: one that holds other things is refused, and so never purged."""
+        try:
+            names = {entry.name for entry in self.path.iterdir() if entry != self.cache}
+        except OSError:
+            return  # not there yet; or not ours to read, which is said next
+        if names and not names & _MADE_HERE:
+            raise StackError(
+                f"{self.path} is no home of streamlab: it holds {min(names)}.",
+                "Set STREAMLAB_HOME to a directory that does not exist yet.",
+            )
 
     def _reachable(self, directory: Path) -> None:
         """As root: the servers' user must be able to enter every directory on the way."""
@@ -177,21 +196,24 @@ class Home:
         write_private(self.path / "stack.json", json.dumps(state, indent=1, sort_keys=True) + "\n")
 
     def port_base(self) -> int:
-        """The base of this home's block of ports; chosen once, under the lock, then kept."""
-        state = self.read()
+        """The base of this home's block of ports: what the environment asks for, what was kept, or a free one."""
         if (asked := ports.base_from_environment()) is not None:
-            base = asked
-        elif "port_base" in state:
+            return asked
+        state = self.read()
+        if "port_base" in state:
             return int(state["port_base"])
-        elif self.path == settings.default_home() and ports.block_is_free(ports.DEFAULT_BASE):
+        if self.path == settings.default_home() and ports.block_is_free(ports.DEFAULT_BASE):
             # Elsewhere, and where another user's stack has the usual ports: a block of its own.
-            base = ports.DEFAULT_BASE
-        else:
-            base = ports.free_base(str(self.path))
+            return ports.DEFAULT_BASE
+        return ports.free_base(str(self.path))
+
+    def keep_ports(self) -> None:
+        """Write down the block of ports, so that it stays the same. The caller holds the lock."""
+        base = self.port_base()
+        state = self.read()
         if state.get("port_base") != base:
             state["port_base"] = base
             self.write(state)
-        return base
 
     def password(self, name: str) -> str:
         """The generated password of that name, made at its first use and kept (0600)."""
@@ -206,12 +228,21 @@ class Home:
     def remove(self) -> None:
         """Delete the home's state and data. The caller has stopped every server of it."""
         for entry in sorted(self.path.iterdir()) if self.path.exists() else ():
-            if entry.name == "lock" or entry == self.cache:
+            graves = entry.name.startswith((_GRAVE, ".stack.json."))
+            if entry.name == "lock" or not (entry.name in _MADE_HERE or graves):
                 continue
-            if entry.is_dir() and not entry.is_symlink():
+            if not entry.is_dir() or entry.is_symlink():
+                entry.unlink(missing_ok=True)
+            elif graves:
                 _remove_tree(entry)
             else:
-                entry.unlink(missing_ok=True)
+                # Out of the way in one step: half a data directory would look like a whole one.
+                grave = Path(tempfile.mkdtemp(dir=self.path, prefix=_GRAVE))
+                entry.rename(grave / entry.name)
+                _remove_tree(grave)
+
+
+_GRAVE = ".gone."
 
 
 def _remove_tree(path: Path) -> None:

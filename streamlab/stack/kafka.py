@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from streamlab.errors import UnusableState
 from streamlab.stack import ports
 from streamlab.stack.home import write_private
-from streamlab.stack.java import JVMService, environment, property_file
-from streamlab.stack.process import ProcessRecord, run_tool, spawn
+from streamlab.stack.java import JVMService, property_file
+from streamlab.stack.process import ProcessRecord, run_tool, server_environment, spawn
 
 __all__ = ["SETTINGS", "VERSION", "Kafka"]
 
@@ -33,6 +33,9 @@ SETTINGS: dict[str, str] = {
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "3",
     "group.initial.rebalance.delay.ms": "0",
+    # A broker that was killed may come back only when its last session has ended: 9 s with the default.
+    "broker.session.timeout.ms": "4000",
+    "broker.heartbeat.interval.ms": "500",
     # A mistyped topic name is an error, not a new topic.
     "auto.create.topics.enable": "false",
 }
@@ -74,8 +77,9 @@ class Kafka(JVMService):
             ),
             what="kafka-storage format",
             cancel=self.context.cancel,
-            env=environment(),
+            env=server_environment(),
             cwd=self.room,
+            room=self.room,
             user=self.home.user,
         )
 
@@ -101,8 +105,8 @@ class Kafka(JVMService):
             log=self.log,
             user=self.home.user,
             marker=str(configuration),
-            env=environment(),
-            cwd=self.room,
+            env=server_environment(),
+            room=self.room,
         )
         return record
 

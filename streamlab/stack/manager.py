@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
+import signal
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 import psutil
+import psycopg
 
 from streamlab import settings
-from streamlab.errors import StackError, StartFailed, StreamlabError
+from streamlab.errors import NotOurs, StackError, StartFailed, StreamlabError
 from streamlab.stack import external, ports
 from streamlab.stack.cache import Cache
 from streamlab.stack.connect import Connect
@@ -21,7 +26,7 @@ from streamlab.stack.home import Home
 from streamlab.stack.kafka import Kafka
 from streamlab.stack.mysql import MySQL
 from streamlab.stack.postgres import PostgreSQL
-from streamlab.stack.process import Cancelled, ProcessRecord, stop, wait_until
+from streamlab.stack.process import Cancelled, ProcessRecord, end, stop, strays, wait_until
 from streamlab.stack.service import Context, Service
 
 __all__ = ["DEFAULT", "SERVICES", "Outcome", "ServiceStatus", "Stack", "State"]
@@ -31,6 +36,10 @@ SERVICES: dict[str, type[Service]] = {cls.name: cls for cls in (PostgreSQL, MySQ
 
 DEFAULT = ("postgres", "mysql", "kafka", "connect")
 """What `streamlab up` starts."""
+
+_LOG = logging.getLogger("streamlab.stack")
+_INTERRUPTED_LIMIT = 5.0
+"""Seconds that a server which was just being started gets to end by itself."""
 
 State = Literal["running", "stopped", "dead", "foreign", "unreachable"]
 Listener = Callable[[str, str], None]
@@ -109,23 +118,26 @@ class Stack:
         outcomes = [_foreign(name) for name in names if settings.given(name)]
         if not ours:
             return outcomes
+        unusable = {each.service for each in outcomes if each.error is not None}
         self._cancel.clear()
         with self.home.locked():
+            self.home.keep_ports()
             context = self._context(tell)
             runs = {name: _Run(SERVICES[name](context)) for name in ours}
             # More threads than services would be idle; fewer could wait for each other.
             with ThreadPoolExecutor(len(ours), thread_name_prefix="streamlab-up") as pool:
-                futures = {name: pool.submit(self._up_one, run, runs) for name, run in runs.items()}
+                futures: dict[str, Future[Outcome]] = {}
                 try:
+                    for name, run in runs.items():
+                        futures[name] = pool.submit(self._up_one, run, runs, unusable)
                     results = {name: future.result() for name, future in futures.items()}
                 except BaseException:
-                    self._cancel.set()
-                    for future in futures.values():
-                        with contextlib.suppress(BaseException):
-                            future.result(timeout=60)
-                    for run in runs.values():
-                        if run.record is not None:
-                            self._end(run.service, run.record)
+                    with _undisturbed():
+                        self._cancel.set()
+                        # Each ends soon: whatever it waits for looks at the event.
+                        wait(futures.values())
+                        begun = {name: run.record for name, run in runs.items() if run.record is not None}
+                        self._end_all(begun, context, _INTERRUPTED_LIMIT)
                     raise
                 if self._cancel.is_set():
                     for run in runs.values():
@@ -141,20 +153,20 @@ class Stack:
     def _context(self, tell: Listener) -> Context:
         return Context(self.home, Cache(self.home.cache, self._cancel), self._cancel, tell)
 
-    def _up_one(self, run: _Run, runs: dict[str, _Run]) -> Outcome:
+    def _up_one(self, run: _Run, runs: dict[str, _Run], unusable: set[str]) -> Outcome:
         service, begin = run.service, time.monotonic()
         try:
-            record = self._record(service.name)
-            if record is not None and record.process() is not None and service.ready():
+            if self._serves(service):
                 version = str(self.home.read()["services"][service.name]["version"])
                 run.spawned.set()
                 return Outcome(service.name, "running", time.monotonic() - begin, version)
-            self._start(run, runs)
-        except StreamlabError as error:
+            self._start(run, runs, unusable)
+        except (StreamlabError, OSError, subprocess.SubprocessError, psycopg.Error) as error:
             run.failed = True
             run.spawned.set()
             service.report("failed")
-            return Outcome(service.name, "failed", time.monotonic() - begin, error=error)
+            told = error if isinstance(error, StreamlabError) else _explained(service, error)
+            return Outcome(service.name, "failed", time.monotonic() - begin, error=told)
         except BaseException:
             run.failed = True
             run.spawned.set()
@@ -163,13 +175,28 @@ class Stack:
         service.report(f"up in {seconds:.1f} s")
         return Outcome(service.name, "started", seconds, service.version)
 
-    def _start(self, run: _Run, runs: dict[str, _Run]) -> None:
+    def _serves(self, service: Service) -> bool:
+        """Whether a server of ours runs that was started to the end, and answers."""
+        record = self._record(service.name)
+        if record is None or record.process() is None:
+            return False
+        # Without its time, the command that started it was killed before accounts and passwords were in place.
+        return self.home.read()["services"][service.name].get("start_seconds") is not None and service.ready()
+
+    def _start(self, run: _Run, runs: dict[str, _Run], unusable: set[str]) -> None:
         service = run.service
         if (old := self._record(service.name)) is not None and old.process() is not None:
             service.report("does not answer: ending it")
             stop(old, how=service.stop_signal, limit=service.stop_limit)
+        self._end_strays(service)
         service.install()
         for name in service.after:
+            if name in unusable:
+                raise StackError(
+                    f"{service.title} needs {SERVICES[name].title}, and {settings.VARIABLES[name]} names one that "
+                    "cannot be used.",
+                    f"See above; then run: streamlab up {service.name}",
+                )
             if (needed := runs.get(name)) is not None:
                 needed.spawned.wait()
                 if needed.failed:
@@ -183,12 +210,12 @@ class Stack:
             self._launch(run)
         except StartFailed as failure:
             # The usual cause of a server that dies at once is a broken file: look at every byte, and fetch again.
-            broken = [p for entry in service.cache_entries() if (p := service.context.cache.discard_if_broken(entry))]
-            if not broken:
-                raise
-            service.report(f"{broken[0]}: fetching it again")
             if run.record is not None:
                 stop(run.record, how=service.stop_signal, limit=service.stop_limit)
+            broken = service.mend()
+            if not broken:
+                raise
+            service.report(f"{broken}: making it again")
             try:
                 service.install()
                 self._launch(run)
@@ -238,6 +265,14 @@ class Stack:
                 del state["services"][name]
                 self.home.write(state)
 
+    def _end_strays(self, service: Service) -> bool:
+        """End what a killed command started for a service, and could not write down."""
+        found = strays(service.room, self.home.user)
+        for process in found:
+            service.report("ending what an interrupted command left behind")
+            end(process, how=service.stop_signal, limit=service.stop_limit)
+        return bool(found)
+
     def status(self) -> list[ServiceStatus]:
         """What is known of every service; needs no lock and changes nothing."""
         state = self.home.read()
@@ -275,10 +310,7 @@ class Stack:
             return [*absent, *own]
         if own:
             context = self._context(lambda _service, _text: None)
-            for name in own:
-                record = self._record(name)
-                if record is None or record.process() is None or not SERVICES[name](context).ready():
-                    absent.append(name)
+            absent += [name for name in own if not self._serves(SERVICES[name](context))]
         return absent
 
     def service(self, name: str) -> Service:
@@ -298,38 +330,60 @@ class Stack:
             Names; by default all.
         purge : bool
             Delete data, state and passwords too. Downloads are kept.
+
+        Raises
+        ------
+        NotOurs
+            `purge`, while the environment names servers that streamlab did not start.
         """
         tell = listener or (lambda _service, _text: None)
+        if purge and (foreign := [name for name in SERVICES if settings.given(name)]):
+            raise NotOurs(
+                f"purge is refused while the environment names servers of your own ({', '.join(foreign)}).",
+                "Unset " + ", ".join(settings.VARIABLES[name] for name in foreign) + ", and run it again.",
+            )
         if not self.home.path.exists():
             return []
         wanted = [_known(name) for name in services] if services is not None else list(SERVICES)
         # What depends on a stopped service is stopped with it.
         wanted += [n for n, cls in SERVICES.items() if n not in wanted and set(cls.after) & set(wanted)]
-        stopped = []
         with self.home.locked():
             context = self._context(tell)
-            for wave in _waves(wanted):
-                present = [(n, r) for n in wave if (r := self._record(n)) is not None]
-                if not present:
-                    continue
-                with ThreadPoolExecutor(len(present), thread_name_prefix="streamlab-down") as pool:
-                    ended = pool.map(lambda item: self._end(SERVICES[item[0]](context), item[1]), present)
-                    stopped += [name for (name, _), was in zip(present, ended, strict=True) if was]
+            present = {n: self._record(n) for n in wanted if (self.home.path / n).exists()}
+            stopped = self._end_all(present, context)
             if purge:
                 self.home.remove()
         return stopped
 
-    def _end(self, service: Service, record: ProcessRecord) -> bool:
-        service.report("stopping")
-        was = stop(record, how=service.stop_signal, limit=service.stop_limit)
+    def _end_all(
+        self, records: Mapping[str, ProcessRecord | None], context: Context, limit: float | None = None
+    ) -> list[str]:
+        """End servers side by side, those that need others first; the names of those that ran."""
+        ended = []
+        for wave in _waves(list(records)):
+            if not wave:
+                continue
+            with ThreadPoolExecutor(len(wave), thread_name_prefix="streamlab-down") as pool:
+                was = pool.map(lambda name: self._end(SERVICES[name](context), records[name], limit), wave)
+                ended += [name for name, ran in zip(wave, was, strict=True) if ran]
+        return ended
+
+    def _end(self, service: Service, record: ProcessRecord | None, limit: float | None) -> bool:
+        was = False
+        if record is not None:
+            service.report("stopping")
+            was = stop(record, how=service.stop_signal, limit=service.stop_limit if limit is None else limit)
+        left = self._end_strays(service)
         if was:
             try:
                 service.ended()
-            except (StreamlabError, OSError):
-                service.context.report(service.name, "stopped, but not tidied")
+            except (StreamlabError, OSError) as error:
+                # Only the next start is slower.
+                _LOG.warning("%s has stopped, but was not tidied: %s", service.title, error)
         self._forget(service.name)
-        service.report("stopped" if was else "was not running")
-        return was
+        if record is not None or left:
+            service.report("stopped" if was or left else "was not running")
+        return was or left
 
 
 @dataclass(slots=True)
@@ -346,6 +400,33 @@ class _Run:
         self.spawned = threading.Event()
         self.record = None
         self.failed = False
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put off Ctrl-C while servers are ended, which takes a few seconds: else a second one would leave them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _explained(service: Service, error: Exception) -> StackError:
+    """What the operating system, a program or the server itself refused, as an error of ours."""
+    _LOG.debug("%s could not be started", service.title, exc_info=error)
+    if isinstance(error, OSError) and error.strerror:
+        what = f"{error.strerror}: {os.fsdecode(error.filename)}" if error.filename else error.strerror
+        return StackError(
+            f"{service.title} could not be started: {what}.", "Look at its permissions and at the space on the disk."
+        )
+    return StackError(
+        f"{service.title} could not be started: {str(error).strip() or type(error).__name__}.",
+        f"See: streamlab logs {service.name}",
+    )
 
 
 def _known(name: str) -> str:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ import pymysql
 from streamlab.errors import MissingTool, StackError, UnusableState
 from streamlab.stack import debian, ports
 from streamlab.stack.home import write_private
-from streamlab.stack.process import ProcessRecord, run_tool, spawn
+from streamlab.stack.process import ProcessRecord, run_tool, server_environment, spawn
 from streamlab.stack.service import Service
 
 __all__ = ["ROLES", "SETTINGS", "VERSION", "MySQL"]
@@ -96,8 +97,8 @@ class MySQL(Service):
 
     def _server(self) -> tuple[list[str], str]:
         named = os.environ.get("STREAMLAB_MYSQLD")
-        if named and not Path(named).is_file():
-            raise MissingTool(f"STREAMLAB_MYSQLD names {named}, which is no file.", "Correct it, or unset it.")
+        if named and not (Path(named).is_file() and os.access(named, os.X_OK)):
+            raise MissingTool(f"STREAMLAB_MYSQLD names {named}, which is no program.", "Correct it, or unset it.")
         if found := named or shutil.which("mysqld"):
             text = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
             if "MariaDB" in text:
@@ -130,7 +131,9 @@ class MySQL(Service):
 
         def build(target: Path) -> None:
             with self.context.cache.lock("apt"):
-                debian.unpack(["mysql-server-core"], target, cancel=self.context.cancel, report=self.report)
+                debian.unpack(
+                    ["mysql-server-core"], target, cancel=self.context.cancel, report=self.report, room=self.room
+                )
 
         self._entries = (name,)
         return self.context.cache.ensure(name, build, waiting=lambda: self.report("waiting for another download"))
@@ -180,7 +183,8 @@ class MySQL(Service):
             template = self._template()
             self.report("copying the initialised data directory")
             draft = self.room / "data.new"
-            shutil.rmtree(draft, ignore_errors=True)
+            if draft.exists():
+                shutil.rmtree(draft)
             shutil.copytree(template / "data", draft)
             for path in (draft, *draft.rglob("*")):
                 path.chmod(0o700 if path.is_dir() else 0o600)
@@ -192,9 +196,9 @@ class MySQL(Service):
         def build(target: Path) -> None:
             self.report("initialising a data directory")
             # In a room of the server's user: the cache itself is not writable for it.
-            work = self.room / "template"
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(mode=0o700)
+            for left in self.room.glob("template.*"):
+                shutil.rmtree(left, ignore_errors=True)
+            work = Path(tempfile.mkdtemp(dir=self.room, prefix="template."))
             self.home.user.own(work)
             assert self._command is not None  # noqa: S101 - install() comes first
             run_tool(
@@ -208,7 +212,9 @@ class MySQL(Service):
                 ],
                 what="mysqld --initialize",
                 cancel=self.context.cancel,
+                env=server_environment(),
                 cwd=work,
+                room=self.room,
                 user=self.home.user,
             )
             # Each server makes an identity and keys of its own.
@@ -235,6 +241,9 @@ class MySQL(Service):
         self.check_ports()
         data = self.room / "data"
         init = self.room / "init.sql"
+        # After a crash the number in it may belong to another process by now, and mysqld would refuse to start.
+        # The data directory itself is guarded by locks of the kernel.
+        self._socket().with_name("s.sock.lock").unlink(missing_ok=True)
         write_private(init, self._accounts(), self.home.user)
         _, record = spawn(
             [
@@ -251,7 +260,8 @@ class MySQL(Service):
             log=self.log,
             user=self.home.user,
             marker=f"--datadir={data}",
-            cwd=self.room,
+            env=server_environment(),
+            room=self.room,
         )
         return record
 

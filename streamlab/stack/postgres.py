@@ -17,13 +17,14 @@ import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 import psycopg
 from psycopg import sql
 
 from streamlab.errors import MissingTool, StackError, UnusableState
 from streamlab.stack import ports
 from streamlab.stack.home import write_private
-from streamlab.stack.process import ProcessRecord, run_tool, spawn
+from streamlab.stack.process import ProcessRecord, ServerUser, end, run_tool, server_environment, spawn
 from streamlab.stack.service import Service
 
 __all__ = ["DATABASE", "ROLES", "SETTINGS", "VERSION", "PostgreSQL"]
@@ -53,6 +54,7 @@ SETTINGS: dict[str, str] = {
     "log_lock_waits": "on",
 }
 _SOCKET_PATH_LIMIT = 107
+_ORPHAN_LIMIT = 3.0
 
 
 class PostgreSQL(Service):
@@ -137,9 +139,10 @@ class PostgreSQL(Service):
     def _initialise(self) -> None:
         self.report("initialising the data directory")
         data = self.room / "data"
-        draft = self.room / "data.new"
-        shutil.rmtree(draft, ignore_errors=True)
+        for left in self.room.glob("init.*"):
+            shutil.rmtree(left, ignore_errors=True)
         password = Path(tempfile.mkdtemp(dir=self.room, prefix="init.")) / "password"
+        draft = password.with_name("data")
         try:
             self.home.user.own(password.parent)
             write_private(password, self.home.password("postgres-admin") + "\n", self.home.user)
@@ -160,13 +163,14 @@ class PostgreSQL(Service):
                 cancel=self.context.cancel,
                 env=_environment(),
                 cwd=self.room,
+                room=self.room,
                 user=self.home.user,
             )
+            with (draft / "postgresql.conf").open("a", encoding="utf-8") as file:
+                file.write("\ninclude = 'streamlab.conf'\n")
+            draft.rename(data)
         finally:
             shutil.rmtree(password.parent, ignore_errors=True)
-        with (draft / "postgresql.conf").open("a", encoding="utf-8") as file:
-            file.write("\ninclude = 'streamlab.conf'\n")
-        draft.rename(data)
 
     def _configure(self) -> None:
         lines = {
@@ -198,18 +202,37 @@ class PostgreSQL(Service):
 
     def start(self) -> ProcessRecord:
         """Start the server."""
+        data = self.room / "data"
+        self._end_orphans(data)
         self.check_ports()
         self._configure()
-        data = self.room / "data"
+        # The numbers in these may belong to other processes by now, and PostgreSQL would refuse to start; it
+        # has none left here, as we have just seen.
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        (self.socket_directory() / f".s.PGSQL.{self.port}.lock").unlink(missing_ok=True)
         _, record = spawn(
             [str(self.bin / "postgres"), "-D", str(data)],
             log=self.log,
             user=self.home.user,
             marker=str(data),
             env=_environment(),
-            cwd=self.room,
+            room=self.room,
         )
         return record
+
+    def _end_orphans(self, data: Path) -> None:
+        """Wait for the backends of a postmaster that was killed; end those that work on.
+
+        They notice by themselves as soon as they wait for anything. Until the last has gone, its shared memory
+        is in use, and a second server on the same files would destroy them.
+        """
+        orphans = _working_in(data, self.home.user)
+        if not orphans:
+            return
+        self.report("waiting for the processes of a killed server")
+        _, busy = psutil.wait_procs(orphans, timeout=_ORPHAN_LIMIT)
+        for process in busy:
+            end(process, how=signal.SIGKILL)
 
     def _connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         return psycopg.connect(
@@ -288,14 +311,26 @@ def _grant(connection: psycopg.Connection[Any]) -> None:
         connection.execute(statement.format(database=database, app=app, readers=readers))
 
 
+def _working_in(data: Path, user: ServerUser) -> list[psutil.Process]:
+    """Processes of PostgreSQL whose working directory is this data directory. (It overwrites their environment.)"""
+    uid = user.uid if user.other else os.geteuid()
+    found = []
+    for pid in psutil.pids():
+        try:
+            process = psutil.Process(pid)
+            if process.uids().real == uid and process.name() == "postgres" and process.cwd() == str(data):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
 def _quoted(value: str) -> str:
     return value.replace("\\", "\\\\").replace("'", "''")
 
 
 def _environment() -> dict[str, str]:
-    # A user's PG* variables must not change how our server starts.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-    return {**kept, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    return server_environment(TZ="UTC")
 
 
 def _version(program: Path) -> str:

@@ -2,11 +2,14 @@
 
 A pid alone says little: after a crash or a reboot the number may belong to somebody else's
 process. So a process is recorded with its start time and with a text that its command line
-contains, and whatever does not match all three is not ours and is never signalled.
+contains, and whatever does not match all three is not ours and is never signalled. What we start carries
+the room that it works in as a variable in its environment, too: so a server or a tool that a killed command
+left behind, before it could write the pid down, is known as ours without a guess.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,12 +24,34 @@ import psutil
 
 from streamlab.errors import StackError, StartFailed
 
-__all__ = ["Cancelled", "ProcessRecord", "ServerUser", "run_tool", "spawn", "stop", "tail", "wait_until"]
+__all__ = [
+    "Cancelled",
+    "ProcessRecord",
+    "ServerUser",
+    "end",
+    "run_tool",
+    "server_environment",
+    "spawn",
+    "stop",
+    "strays",
+    "tail",
+    "wait_until",
+]
+
+MARK = "STREAMLAB_SERVER"
+"""The variable by which our processes are known: the room of their service."""
+
+# What a server gets of our environment. Nothing else: it may hold secrets, and servers may run as another user.
+_PASSED_ON = (
+    "PATH", "LANG", "LANGUAGE", "TMPDIR", "TEMP", "TMP", "JAVA_HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
+    "SYSTEMROOT",
+)  # fmt: skip
 
 
 # A server outlives the command that started it, so nobody waits for it. Kept here, so that a long-lived
 # parent (a kernel, a test run) reaps it when it ends, and Python does not warn of a child left running.
 _CHILDREN: list[subprocess.Popen[bytes]] = []
+_KEEPING = threading.Lock()
 
 
 class Cancelled(StackError):
@@ -68,8 +93,8 @@ class ServerUser:
         """Arguments that make `subprocess` drop to this user."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.other else {}
 
-    def own(self, path: Path) -> None:
-        """Give a file or directory to this user; nothing to do where that is ourselves."""
+    def own(self, path: Path | int) -> None:
+        """Give a file (by path, or open) or directory to this user; nothing to do where that is ourselves."""
         if self.other:
             os.chown(path, self.uid, self.gid)
 
@@ -97,34 +122,42 @@ class ProcessRecord:
         return process if any(self.marker in part for part in command) else None
 
 
+def server_environment(**more: str) -> dict[str, str]:
+    """What a server sees of the environment, in a locale in which every path can be written."""
+    kept = {key: value for key in _PASSED_ON if (value := os.environ.get(key)) is not None}
+    return {**kept, "LC_ALL": "C.UTF-8", **more}
+
+
 def spawn(
     command: Sequence[str],
     *,
     log: Path,
     user: ServerUser,
     marker: str,
-    env: Mapping[str, str] | None = None,
-    cwd: Path,
+    env: Mapping[str, str],
+    room: Path,
 ) -> tuple[subprocess.Popen[bytes], ProcessRecord]:
     """Start a server in a session of its own, its output in `log`; the log before is kept as ``.1``."""
     if log.exists():
         log.replace(log.with_name(log.name + ".1"))
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    # The directory belongs to the servers' user: follow no link that it may have put there.
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o600)
     try:
-        user.own(log)
+        user.own(descriptor)
         process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,
-            cwd=cwd,
-            env=dict(env) if env is not None else None,
+            cwd=room,
+            env={**env, MARK: str(room)},
             start_new_session=True,
             **user.popen_arguments(),
         )
     finally:
         os.close(descriptor)
-    _CHILDREN.append(process)
+    with _KEEPING:
+        _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None] + [process]
     try:
         created = psutil.Process(process.pid).create_time()
     except psutil.NoSuchProcess:
@@ -204,14 +237,47 @@ def stop(record: ProcessRecord, *, how: int = signal.SIGTERM, limit: float = 20.
     process = record.process()
     if process is None:
         return False
-    children = process.children(recursive=True)
+    end(process, how=how, limit=limit)
+    return True
+
+
+def end(process: psutil.Process, *, how: int = signal.SIGTERM, limit: float = 20.0) -> None:
+    """End a process that is known to be ours, as `stop` does.
+
+    Raises
+    ------
+    StackError
+        It belongs to another user, or does not end even when killed.
+    """
+    children: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        children = process.children(recursive=True)
     _signal(process, how)
     if not _gone(process, limit):
         _signal(process, signal.SIGKILL)
-        _gone(process, 10.0)
+        if not _gone(process, 10.0):
+            raise StackError(
+                f"Process {process.pid} does not end, though it was killed.", "Look at what it waits for: ps -l -p PID"
+            )
     # Children of a killed server (PostgreSQL's backends) notice by themselves; until then its port is not free.
     psutil.wait_procs(children, timeout=5.0)
-    return True
+
+
+def strays(room: Path, user: ServerUser) -> list[psutil.Process]:
+    """Live processes that were started for a room, written down or not."""
+    users = {os.geteuid(), user.uid} if hasattr(os, "geteuid") else set()
+    found = []
+    for pid in psutil.pids():
+        try:
+            process = psutil.Process(pid)
+            if users and process.uids().real not in users:
+                continue
+            if process.environ().get(MARK) == str(room) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            # It has ended meanwhile, or does not let itself be read: then it is not known to be ours.
+            continue
+    return found
 
 
 def _gone(process: psutil.Process, limit: float) -> bool:
@@ -232,9 +298,12 @@ def run_tool(
     limit: float = 600.0,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    room: Path | None = None,
     user: ServerUser | None = None,
 ) -> str:
     """Run a tool to its end, interruptibly; its output is returned, and shown when it fails.
+
+    `room` is the service that it works for: should we be killed, the next command finds the tool and ends it.
 
     Raises
     ------
@@ -248,7 +317,7 @@ def run_tool(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=dict(env) if env is not None else None,
+        env={**(os.environ if env is None else env), **({MARK: str(room)} if room else {})},
         cwd=cwd,
         start_new_session=True,
         **(user.popen_arguments() if user else {}),

@@ -91,6 +91,14 @@ class Service(ABC):
         """Names of the cache entries that the server runs from."""
         return []
 
+    def mend(self) -> str:
+        """Throw away what is broken of the files that the server runs from; says what was.
+
+        Called when a server died while starting. Every byte is read, so it is slow.
+        """
+        broken = [p for entry in self.cache_entries() if (p := self.context.cache.discard_if_broken(entry))]
+        return broken[0] if broken else ""
+
     # -- shared -----------------------------------------------------------------------------------
 
     @property
