@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry, Counter, Gauge
     from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector
 
     REGISTRY: CollectorRegistry
     RETRY_ATTEMPTS: Counter
@@ -203,13 +204,13 @@ def family(attribute: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(one.name, one.help, labels=one.labels)
 
 
-def render(registry: CollectorRegistry | None = None) -> str:
+def render(registry: Collector | None = None) -> str:
     """The metrics in Prometheus' text format (0.0.4).
 
     Parameters
     ----------
-    registry : CollectorRegistry, optional
-        Another registry than this package's own.
+    registry : Collector, optional
+        Another registry than this package's own, or anything else that yields families when it is collected.
     """
     from prometheus_client import generate_latest
 

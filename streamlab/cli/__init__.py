@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from streamlab.cli import doctor, lessons, nb, servers, tools
+from streamlab.cli import doctor, lessons, metrics, nb, servers, tools
 from streamlab.cli.show import guarded
 
 __all__ = ["app", "main"]
@@ -30,6 +30,7 @@ for _command in (
     doctor.doctor,
     servers.reset,
     servers.logs,
+    metrics.metrics,
     lessons.list_,
     lessons.run,
     tools.lab,

@@ -27,7 +27,7 @@ from streamlab.sql import load
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["Answer", "Sample", "ServersCollector"]
+__all__ = ["Answer", "Asked", "Sample", "ServersCollector"]
 
 LIMIT = 4.0
 """Seconds that a scrape waits for a service at most; Prometheus itself gives up after ten."""
@@ -73,6 +73,28 @@ class _Told:
         self.samples.append(Sample(metric, tuple(str(label) for label in labels), float(value)))
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What all services told, at one time. A collector too: it yields the same figures again."""
+
+    answers: tuple[Answer, ...]
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for each of `streamlab.metrics.ASKED`, in its order; also those without a sample."""
+        found: dict[str, list[Sample]] = {attribute: [] for attribute in metrics.ASKED}
+        for answer in self.answers:
+            found["UP"].append(Sample("UP", (answer.service,), float(answer.up)))
+            found["SCRAPE_COMPLETE"].append(Sample("SCRAPE_COMPLETE", (answer.service,), float(answer.complete)))
+            found["SCRAPE_SECONDS"].append(Sample("SCRAPE_SECONDS", (answer.service,), answer.seconds))
+            for sample in answer.samples:
+                found[sample.metric].append(sample)
+        for attribute, samples in found.items():
+            family = metrics.family(attribute)
+            for sample in samples:
+                family.add_metric(list(sample.labels), sample.value)
+            yield family
+
+
 class ServersCollector:
     """Asks the servers that `streamlab.settings` names, at each `collect`. Threads may share it.
 
@@ -97,9 +119,9 @@ class ServersCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Ask, and yield one family for each metric."""
-        yield from families(self.ask())
+        yield from self.ask().collect()
 
-    def ask(self) -> list[Answer]:
+    def ask(self) -> Asked:
         """Ask every service, side by side; returns after `limit` seconds at the latest."""
         futures = {service: self._question(service) for service in self._services}
         deadline = time.monotonic() + self._limit
@@ -110,7 +132,7 @@ class ServersCollector:
             except TooLate:
                 seconds = time.monotonic() - began
                 answers.append(Answer(service, False, seconds, problem=f"No answer within {seconds:.0f} s."))
-        return answers
+        return Asked(tuple(answers))
 
     def _question(self, service: str) -> tuple[Future[Answer], float]:
         with self._lock:
@@ -125,22 +147,6 @@ class ServersCollector:
             self._asked[service] = (future, time.monotonic())
             thread.start()
             return self._asked[service]
-
-
-def families(answers: Iterable[Answer]) -> Iterator[Metric]:
-    """Answers as families of `streamlab.metrics.ASKED`, in its order; also those without a sample."""
-    found: dict[str, list[Sample]] = {attribute: [] for attribute in metrics.ASKED}
-    for answer in answers:
-        found["UP"].append(Sample("UP", (answer.service,), float(answer.up)))
-        found["SCRAPE_COMPLETE"].append(Sample("SCRAPE_COMPLETE", (answer.service,), float(answer.complete)))
-        found["SCRAPE_SECONDS"].append(Sample("SCRAPE_SECONDS", (answer.service,), answer.seconds))
-        for sample in answer.samples:
-            found[sample.metric].append(sample)
-    for attribute, samples in found.items():
-        family = metrics.family(attribute)
-        for sample in samples:
-            family.add_metric(list(sample.labels), sample.value)
-        yield family
 
 
 def _ask(service: str) -> Answer:
@@ -249,11 +255,12 @@ def _kafka(told: _Told) -> None:
 
 def _ends(client: Any, told: _Told, partitions: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
     from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import OffsetSpec
+    from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
     if not partitions:
         return {}
-    wanted = {TopicPartition(topic, number): OffsetSpec.latest() for topic, number in sorted(partitions)}
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    wanted = {TopicPartition(topic, number): latest for topic, number in sorted(partitions)}
     ends = {}
     for partition, future in client.list_offsets(wanted, request_timeout=_QUESTION_LIMIT).items():
         if (result := _answered(told, future)) is not None:
@@ -283,7 +290,9 @@ def _connect(told: _Told) -> None:
     limits = httpx.Timeout(_QUESTION_LIMIT, connect=_CONNECT_LIMIT)
     answer = httpx.get(f"{settings.connect_url()}/connectors", params={"expand": "status"}, timeout=limits)
     told.up = True
-    answer.raise_for_status()
+    if not answer.is_success:
+        told.problems.append(f"{answer.request.url} answers with status {answer.status_code}.")
+        return
     for name, about in sorted(answer.json().items()):
         # A connector that was made a moment ago may have no status yet.
         status = about.get("status")
