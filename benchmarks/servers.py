@@ -30,25 +30,27 @@ ROOT = Path(__file__).parents[1]
 
 
 def own_home() -> Path:
-    """The home of this checkout's benchmarks, beside the user's own."""
+    """The home of this checkout's benchmarks, beside the one in use."""
     checkout = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]
-    default = settings.default_home()
-    return default.with_name(f"{default.name}-bench-{checkout}")
+    used = settings.home()
+    return used.with_name(f"{used.name}-bench-{checkout}")
 
 
 class Servers:
     """The servers of one run. A context manager, which stops and deletes them; used by one thread at a time.
 
-    Entering it points this process and its children at the benchmarks' home: addresses of the user's own servers are
-    taken out of the environment.
+    Between entering and leaving, this process and its children have the benchmarks' home: addresses of the user's own
+    servers, and knobs that change what is measured, are taken out of the environment.
     """
 
     def __init__(self) -> None:
         self.path = own_home()
         self._stack: Stack | None = None
         self._held = contextlib.ExitStack()
+        self._environment: dict[str, str] = {}
 
     def __enter__(self) -> Self:
+        self._environment = dict(os.environ)
         os.environ["STREAMLAB_CACHE"] = str(settings.cache())
         os.environ["STREAMLAB_HOME"] = str(self.path)
         others = ("STREAMLAB_PORT_BASE", "STREAMLAB_LIVE", "STREAMLAB_AUTOSTART", "STREAMLAB_FAILPOINTS")
@@ -60,11 +62,16 @@ class Servers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         stack, self._stack = self._stack, None
-        with self._held, shielded():
-            if stack is not None:
-                stack.down(purge=True)
-                (self.path / "lock").unlink(missing_ok=True)
-                self.path.rmdir()
+        try:
+            with self._held, shielded():
+                if stack is not None:
+                    stack.down(purge=True)
+                    if self.path.exists():
+                        (self.path / "lock").unlink(missing_ok=True)
+                        self.path.rmdir()
+        finally:
+            os.environ.clear()
+            os.environ.update(self._environment)
 
     @property
     def stack(self) -> Stack:
@@ -96,8 +103,9 @@ class Servers:
             raise StackError(
                 f"{cache} is not writable for you.", "Set STREAMLAB_CACHE to a directory of your own."
             ) from error
-        self._held.callback(lambda: Path(lock.lock_file).unlink(missing_ok=True))
+        # Undone from below: the file goes while the lock is held, so nobody else's is deleted.
         self._held.callback(lock.release)
+        self._held.callback(Path(lock.lock_file).unlink, missing_ok=True)
 
     def up(self, services: Iterable[str] | None = None) -> None:
         """Start what does not run yet, all services by default; raise where one does not start."""

@@ -185,19 +185,19 @@ def _lesson(slug: str, _servers: Servers) -> float:
         except StackError as error:
             failure = error
         seconds = time.perf_counter() - begin
-        outcome = _outcome(Path(folder))
-    if outcome["outcome"] != "passed":
-        raise StackError(f"{slug} {outcome['outcome']}: {outcome['error']}", f"Run: streamlab run {slug}") from failure
-    if failure:
-        raise failure
+        lesson = _outcome(Path(folder))
+    if lesson and lesson["outcome"] != "passed":
+        raise StackError(f"{lesson['outcome']}: {lesson['error']}", f"Run: streamlab run {slug}") from failure
+    if failure or not lesson:
+        raise failure or StackError(f"streamlab run {slug} left no summary.")
     return seconds
 
 
 def _outcome(folder: Path) -> dict[str, Any]:
-    """What the only run below a folder says of its only lesson."""
+    """What the only run below a folder says of its only lesson; empty where it did not get so far."""
     summaries = list(folder.glob("*/summary.json"))
     if not summaries:
-        return {"outcome": "passed"}
+        return {}
     (lesson,) = json.loads(summaries[0].read_text(encoding="utf-8"))["lessons"]
     return dict(lesson)
 
