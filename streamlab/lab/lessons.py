@@ -77,7 +77,7 @@ def lesson(slug: str, *, needs: Sequence[str] = (), seed: int | None = None, sta
     stack = Stack(home)
     if start is None:
         start = settings.flag("STREAMLAB_AUTOSTART") is not False
-    ensure_running(stack, needs, start=start)
+    pictured = ensure_running(stack, needs, start=start)
     for name in reap(home):
         log.info("tidied what %s had left", name)
     checks.load(slug)
@@ -85,7 +85,7 @@ def lesson(slug: str, *, needs: Sequence[str] = (), seed: int | None = None, sta
     with home.locked():
         namespace = Namespace(slug, home)
     try:
-        begun = Lesson(namespace, stack, tuple(needs), seed)
+        begun = Lesson(namespace, stack, tuple(needs), seed, pictured=pictured)
     except BaseException:
         namespace.close()
         raise
@@ -107,7 +107,10 @@ class Lesson:
         Whether a person looks at the notebook while it runs.
     """
 
-    def __init__(self, namespace: Namespace, stack: Stack, needs: tuple[str, ...], seed: int | None) -> None:
+    def __init__(
+        self, namespace: Namespace, stack: Stack, needs: tuple[str, ...], seed: int | None, *, pictured: bool = False
+    ) -> None:
+        self._pictured = pictured
         self.namespace = namespace
         self.slug = namespace.slug
         self.live = is_live()
@@ -218,7 +221,13 @@ class Lesson:
         return ", ".join(told) or "no servers needed"
 
     def picture(self) -> Any:
-        """The servers of this lesson: port, health, and how long each took to start."""
+        """The servers of this lesson: port, health, and how long each took to start.
+
+        None, once, where the start of the servers has just left that very picture in the cell.
+        """
+        if self._pictured:
+            self._pictured = False
+            return None
         return topology(self._stack.status(), only=self.needs or None)
 
     def table(self, rows: Iterable[Any], *headings: str, **options: Any) -> Rendered:

@@ -27,6 +27,7 @@ from typing import Any
 
 from streamlab import __version__
 from streamlab.errors import LessonError, UnknownParameter
+from streamlab.lab import kernel
 
 __all__ = ["Lesson", "LessonRun", "find", "lessons", "notebook_directory", "parameters_of", "run_lessons", "typed"]
 
@@ -229,7 +230,7 @@ def _run_one(
     results = folder / "results" / f"{lesson.slug}.json"
     begin = time.monotonic()
     outcome, error = "passed", ""
-    with _environment({"STREAMLAB_RESULTS": str(results)}):
+    with _environment({**kernel.environment(), "STREAMLAB_RESULTS": str(results)}):
         try:
             papermill.execute_notebook(
                 str(lesson.path),

@@ -55,5 +55,5 @@ def parse(text: str, name: str = "text") -> Mapping[str, LiteralString]:
 
 
 def statements(block: LiteralString) -> list[LiteralString]:
-    """Split a block into statements, for a driver that takes one at a time: each ends with ``;`` at the end of a line."""
+    """Split a block into statements, for drivers that take one at a time. Each ends with ``;`` at the end of a line."""
     return [cast("LiteralString", part.strip()) for part in re.split(r";[ \t]*(?:\n|$)", block) if part.strip()]

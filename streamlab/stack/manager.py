@@ -131,6 +131,8 @@ class Stack:
                     for name, run in runs.items():
                         futures[name] = pool.submit(self._up_one, run, runs, unusable)
                     results = {name: future.result() for name, future in futures.items()}
+                    if self._cancel.is_set():
+                        raise Cancelled("Starting the servers was interrupted.", "Run the command again.")
                 except BaseException:
                     with _undisturbed():
                         self._cancel.set()
@@ -139,11 +141,6 @@ class Stack:
                         begun = {name: run.record for name, run in runs.items() if run.record is not None}
                         self._end_all(begun, context, _INTERRUPTED_LIMIT)
                     raise
-                if self._cancel.is_set():
-                    for run in runs.values():
-                        if run.record is not None:
-                            self._end(run.service, run.record)
-                    raise Cancelled("Starting the servers was interrupted.", "Run the command again.")
         return [*outcomes, *(results[name] for name in ours)]
 
     def cancel(self) -> None:

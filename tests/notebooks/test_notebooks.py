@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streamlab.lab import hygiene, runner
+from streamlab.lab import hygiene, kernel, runner
 
 LESSONS = [lesson.slug for lesson in runner.lessons()]
 PARAMETERS = {"00_start_here": {"round_trips": 2, "seed": 11}}
@@ -42,10 +42,11 @@ def test_notebook_is_clean(slug: str) -> None:
 def test_nbval_passes(slug: str, stack: object, tmp_path: Path) -> None:
     lesson = runner.find(slug)
     command = [
-        sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120", "-p", "no:randomly",
+        sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120",
+        "-p", "no:randomly",
         "-p", "no:cacheprovider", "-q", "-x", str(lesson.path),
     ]  # fmt: skip
-    environment = {**os.environ, "STREAMLAB_RESULTS": str(tmp_path / "results.json")}
+    environment = {**os.environ, **kernel.environment(), "STREAMLAB_RESULTS": str(tmp_path / "results.json")}
     done = subprocess.run(command, cwd=lesson.path.parent, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
@@ -113,7 +114,8 @@ def test_a_lesson_that_fails_is_kept_and_named(tmp_path: Path) -> None:
     notebook.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(notebook, tmp_path / "77_broken.ipynb")
     command = [
-        sys.executable, "-m", "streamlab", "run", "--no-start", "-o", str(tmp_path / "runs"), str(tmp_path / "77_broken.ipynb"),
+        sys.executable, "-m", "streamlab", "run", "--no-start", "-o", str(tmp_path / "runs"),
+        str(tmp_path / "77_broken.ipynb"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
