@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import LiteralString, cast
+from typing import LiteralString
 
 from streamlab.errors import StreamlabError
 
@@ -50,10 +50,10 @@ def parse(text: str, name: str = "text") -> Mapping[str, LiteralString]:
             raise StreamlabError(
                 f"The block {block} of {name}.sql is empty or stands there twice.", "Correct the file."
             )
-        blocks[block] = cast("LiteralString", sql)
+        blocks[block] = sql
     return MappingProxyType(blocks)
 
 
 def statements(block: LiteralString) -> list[LiteralString]:
-    """Split a block into statements, for drivers that take one at a time. Each ends with ``;`` at the end of a line."""
-    return [cast("LiteralString", part.strip()) for part in re.split(r";[ \t]*(?:\n|$)", block) if part.strip()]
+    """Split a block into statements, for a driver that takes one at a time: each ends with ``;`` at a line's end."""
+    return [part.strip() for part in re.split(r";[ \t]*(?:\n|$)", block) if part.strip()]

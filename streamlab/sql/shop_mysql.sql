@@ -10,8 +10,9 @@ SELECT database(), connection_id(), UTC_TIMESTAMP() - INTERVAL variable_value SE
 FROM performance_schema.global_status WHERE variable_name = 'Uptime';
 
 -- name: use_schema
--- Times go in and come out in UTC, whatever the server's own zone is.
-SET time_zone = '+00:00';
+-- Times go in and come out in UTC, whatever the server's own zone is. A lock that somebody else holds is
+-- waited for, but not for ever; the server's default for locks on whole tables is a year.
+SET time_zone = '+00:00', innodb_lock_wait_timeout = 20, lock_wait_timeout = 20;
 
 -- name: create_shop
 -- created_at is a TIMESTAMP (an instant) and updated_at a DATETIME (a wall clock, here always UTC):

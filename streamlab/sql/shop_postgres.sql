@@ -9,8 +9,10 @@ SELECT current_schema(), pg_backend_pid(),
        (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid());
 
 -- name: use_schema
--- One schema and nothing else, so that no name can reach a table of the same name elsewhere.
-SELECT set_config('search_path', quote_ident(%s), false), set_config('TimeZone', 'UTC', false);
+-- One schema and nothing else, so that no name can reach a table of the same name elsewhere. A lock that
+-- somebody else holds is waited for, but not for ever.
+SELECT set_config('search_path', quote_ident(%s), false), set_config('TimeZone', 'UTC', false),
+       set_config('lock_timeout', '20s', false);
 
 -- name: create_shop
 -- The comment on each table is how drop_shop's caller knows that the table is the shop's.

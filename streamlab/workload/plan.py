@@ -17,7 +17,7 @@ from types import MappingProxyType
 from streamlab.errors import StreamlabError
 from streamlab.workload.tables import Key, Statement, Table, Value, Verb
 
-__all__ = ["MIXES", "Action", "Mix", "Operation", "Parameters", "PlannedTransaction"]
+__all__ = ["MIXES", "ROWS", "Action", "Mix", "Operation", "Parameters", "PlannedTransaction"]
 
 
 class Action(StrEnum):
@@ -47,10 +47,10 @@ class Action(StrEnum):
 
 ROWS = MappingProxyType(
     {
-        Action.PLACE_ORDER: 3.6,
+        Action.PLACE_ORDER: 3.3,
         Action.CHANGE_QUANTITY: 2.0,
         Action.ADVANCE_ORDER: 1.9,
-        Action.PURGE_ORDER: 3.6,
+        Action.PURGE_ORDER: 3.3,
         Action.ERASE_CUSTOMER: 6.0,
     }
 )
