@@ -191,6 +191,16 @@ class Home:
             )
         return state
 
+    def forget_broken_state(self) -> None:
+        """Delete a state that is no JSON at all: what runs is known by its marks. The caller holds the lock."""
+        path = self.path / "stack.json"
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError:
+            path.unlink()
+
     def write(self, state: dict[str, Any]) -> None:
         """Write the state, whole or not at all."""
         write_private(self.path / "stack.json", json.dumps(state, indent=1, sort_keys=True) + "\n")

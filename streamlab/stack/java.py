@@ -333,11 +333,13 @@ class JVMService(Service):
             draft.unlink(missing_ok=True)
         written.unlink()
 
-    def mend(self) -> str:
+    def mend(self, *, launched: bool) -> str:
         """Throw away broken files; and the archive of classes, which no digest covers."""
-        broken = super().mend()
+        broken = super().mend(launched=launched)
+        if broken or not launched:
+            return broken
         archive = self.archive()
-        if not broken and archive.exists() and os.access(archive.parent, os.W_OK):
-            archive.unlink()
-            broken = f"{archive.name} may be broken"
-        return broken
+        if not archive.exists() or not os.access(archive.parent, os.W_OK):
+            return ""
+        archive.unlink()
+        return f"{archive.name} may be broken"

@@ -18,7 +18,7 @@ import psutil
 import psycopg
 
 from streamlab import settings
-from streamlab.errors import NotOurs, StackError, StartFailed, StreamlabError
+from streamlab.errors import MissingTool, NotOurs, PortTaken, StackError, StreamlabError, UnusableState
 from streamlab.stack import external, ports
 from streamlab.stack.cache import Cache
 from streamlab.stack.connect import Connect
@@ -71,6 +71,14 @@ class ServiceStatus:
     start_seconds: float | None
     ours: bool
     problem: str = ""
+
+
+class _NeedFailed(StackError):
+    """What a service needs could not be started."""
+
+
+_NOT_MENDED = (Cancelled, MissingTool, PortTaken, UnusableState, _NeedFailed)
+"""Failures that no download can mend."""
 
 
 class Stack:
@@ -186,10 +194,29 @@ class Stack:
             service.report("does not answer: ending it")
             stop(old, how=service.stop_signal, limit=service.stop_limit)
         self._end_strays(service)
+        try:
+            self._attempt(run, runs, unusable)
+        except _NOT_MENDED:
+            raise
+        except (StackError, OSError, subprocess.SubprocessError) as failure:
+            # The usual cause of a server that dies at once is a broken file: look at every byte, and fetch again.
+            if run.record is not None:
+                stop(run.record, how=service.stop_signal, limit=service.stop_limit)
+            broken = service.mend(launched=run.record is not None)
+            if not broken:
+                raise
+            service.report(f"{broken}: making it again")
+            try:
+                self._attempt(run, runs, unusable)
+            except (StackError, OSError, subprocess.SubprocessError) as again:
+                raise again from failure
+
+    def _attempt(self, run: _Run, runs: dict[str, _Run], unusable: set[str]) -> None:
+        service = run.service
         service.install()
         for name in service.after:
             if name in unusable:
-                raise StackError(
+                raise _NeedFailed(
                     f"{service.title} needs {SERVICES[name].title}, and {settings.VARIABLES[name]} names one that "
                     "cannot be used.",
                     f"See above; then run: streamlab up {service.name}",
@@ -197,27 +224,13 @@ class Stack:
             if (needed := runs.get(name)) is not None:
                 needed.spawned.wait()
                 if needed.failed:
-                    raise StackError(
+                    raise _NeedFailed(
                         f"{service.title} needs {needed.service.title}, which could not be started.",
                         f"See above; then run: streamlab up {service.name}",
                     )
         if self._cancel.is_set():
             raise Cancelled(f"Starting {service.title} was interrupted.", "Run the command again.")
-        try:
-            self._launch(run)
-        except StartFailed as failure:
-            # The usual cause of a server that dies at once is a broken file: look at every byte, and fetch again.
-            if run.record is not None:
-                stop(run.record, how=service.stop_signal, limit=service.stop_limit)
-            broken = service.mend()
-            if not broken:
-                raise
-            service.report(f"{broken}: making it again")
-            try:
-                service.install()
-                self._launch(run)
-            except StartFailed as again:
-                raise again from failure
+        self._launch(run)
 
     def _launch(self, run: _Run) -> None:
         service = run.service
@@ -339,12 +352,15 @@ class Stack:
                 f"purge is refused while the environment names servers of your own ({', '.join(foreign)}).",
                 "Unset " + ", ".join(settings.VARIABLES[name] for name in foreign) + ", and run it again.",
             )
-        if not self.home.path.exists():
-            return []
         wanted = [_known(name) for name in services] if services is not None else list(SERVICES)
         # What depends on a stopped service is stopped with it.
         wanted += [n for n, cls in SERVICES.items() if n not in wanted and set(cls.after) & set(wanted)]
+        if not self.home.path.exists():
+            return []
         with self.home.locked():
+            if purge:
+                self.home.forget_broken_state()
+            self.home.read()
             context = self._context(tell)
             present = {n: self._record(n) for n in wanted if (self.home.path / n).exists()}
             stopped = self._end_all(present, context)

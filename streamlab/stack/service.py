@@ -91,10 +91,10 @@ class Service(ABC):
         """Names of the cache entries that the server runs from."""
         return []
 
-    def mend(self) -> str:
+    def mend(self, *, launched: bool) -> str:
         """Throw away what is broken of the files that the server runs from; says what was.
 
-        Called when a server died while starting. Every byte is read, so it is slow.
+        Called when installing failed, or a server that was launched died. Every byte is read, so it is slow.
         """
         broken = [p for entry in self.cache_entries() if (p := self.context.cache.discard_if_broken(entry))]
         return broken[0] if broken else ""

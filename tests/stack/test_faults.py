@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -76,20 +77,25 @@ def test_a_killed_postgres_comes_back_with_what_was_committed(servers: Stack) ->
     with Namespace("test_faults") as namespace:
         schema = namespace.postgres_schema()
         with psycopg.connect(settings.postgres_dsn("app"), autocommit=True) as connection:
-            connection.execute(f"CREATE SCHEMA {schema}")  # type: ignore[call-overload]
-            connection.execute(f"CREATE TABLE {schema}.t AS SELECT 7 AS x")  # type: ignore[call-overload]
+            connection.execute(f"CREATE SCHEMA {schema}")
+            connection.execute(f"CREATE TABLE {schema}.t AS SELECT 7 AS x")
         kill(servers, "postgres")
         assert rows(servers)["postgres"].state == "dead"
         assert servers.missing(["postgres"]) == ["postgres"]
         bring_back(servers, "postgres")
         with psycopg.connect(settings.postgres_dsn("reader")) as connection:
-            assert connection.execute(f"SELECT x FROM {schema}.t").fetchone() == (7,)  # type: ignore[call-overload]
+            assert connection.execute(f"SELECT x FROM {schema}.t").fetchone() == (7,)
     assert namespace.closed
 
 
 def test_a_backend_that_works_on_after_its_postmaster_was_killed_is_ended(servers: Stack) -> None:
     """Until it has gone, its shared memory is in use, and PostgreSQL would refuse to start."""
-    connection = psycopg.connect(settings.postgres_dsn("admin"), autocommit=True)
+    # Not as a context manager: its end would speak to a server that is no more.
+    with contextlib.closing(psycopg.connect(settings.postgres_dsn("admin"), autocommit=True)) as connection:
+        count_in_a_killed_server(servers, connection)
+
+
+def count_in_a_killed_server(servers: Stack, connection: psycopg.Connection[Any]) -> None:
     backend = connection.info.backend_pid
     # It looks neither at its client nor at its postmaster while it counts.
     connection.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 10000000000)")
@@ -101,7 +107,6 @@ def test_a_backend_that_works_on_after_its_postmaster_was_killed_is_ended(server
     assert psutil.pid_exists(backend)
     bring_back(servers, "postgres")
     assert not psutil.pid_exists(backend)
-    connection.close()
 
 
 @contextlib.contextmanager
