@@ -121,7 +121,7 @@ class Predictions:
                 self._results.prediction(prediction.name, predicted=prediction.chosen)
 
         def disable() -> None:
-            buttons.unobserve_all()
+            buttons.unobserve(chosen, names="value")
             buttons.disabled = True
             prediction.disable = None
 
