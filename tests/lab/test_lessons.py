@@ -153,7 +153,7 @@ def test_without_leave_to_start_servers_it_says_how(empty_home: Path, monkeypatc
 def test_a_server_that_is_missing_is_started(empty_home: Path) -> None:
     with lesson(SLUG, needs=["postgres"]) as lab:
         assert lab.namespace.name in schemas()
-        assert "1 of 1 servers running" in lab.picture().to_text()
+        assert "1 of 1 server running" in lab.picture().to_text()
 
 
 def test_an_unknown_service_is_named(stack: object) -> None:
