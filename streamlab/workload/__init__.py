@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from streamlab.workload.drive import Running, Throughput
 from streamlab.workload.ledger import Difference, Ledger, compare
+from streamlab.workload.order import OpenOrder, Order
 from streamlab.workload.plan import MIXES, Action, Mix, Operation, Parameters, PlannedTransaction
 from streamlab.workload.planner import Planner
-from streamlab.workload.shop import OpenOrder, Order, Shop, throughput
+from streamlab.workload.shop import Shop, throughput
 from streamlab.workload.tables import TABLES, Status, Verb
 
 if TYPE_CHECKING:

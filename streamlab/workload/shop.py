@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 from streamlab.errors import NotOurs, StreamlabError
 from streamlab.workload.drive import Per, Running, Throughput, drive
 from streamlab.workload.ledger import Difference, Ledger
+from streamlab.workload.order import OpenOrder, Order
 from streamlab.workload.plan import MIXES, Mix, Parameters, PlannedTransaction
 from streamlab.workload.planner import Planner
 from streamlab.workload.state import OrderState
@@ -30,100 +29,10 @@ from streamlab.workload.tables import TABLES
 from streamlab.workload.target import Target
 from streamlab.workload.writer import Writer
 
-__all__ = ["MARK", "OpenOrder", "Order", "Shop", "throughput"]
+__all__ = ["MARK", "Shop", "throughput"]
 
 MARK = "streamlab shop"
 """The comment on every table of the shop; one without it is never dropped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One order as it was placed.
-
-    Attributes
-    ----------
-    id, customer_id : int
-        Keys.
-    total : Decimal
-        Sum of its items.
-    at : datetime
-        Its `created_at` and `updated_at`, on the shop's logical clock.
-    transaction : PlannedTransaction
-        The rows that make it.
-    """
-
-    id: int
-    customer_id: int
-    total: Decimal
-    at: datetime
-    transaction: PlannedTransaction
-
-    @classmethod
-    def of(cls, transaction: PlannedTransaction) -> Order:
-        """The order that a transaction places."""
-        placed = next(each for each in transaction.operations if each.statement.name == "insert_orders")
-        row = TABLES["orders"].as_dict(placed.values)
-        return cls(
-            placed.key[0], cast("int", row["customer_id"]), cast("Decimal", row["total"]), transaction.at, transaction
-        )
-
-
-class OpenOrder:
-    """An order whose transaction is open: placed, and not committed yet. Made by `Shop.begin_order`.
-
-    It has a connection of its own. As a context manager it is rolled back where it was not committed.
-    Used by one thread at a time.
-    """
-
-    def __init__(self, shop: Shop, plan: PlannedTransaction, state: OrderState) -> None:
-        self.order = Order.of(plan)
-        self._shop = shop
-        self._state: OrderState | None = state
-        self._writer = Writer(shop.target, self._committed)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.is_open:
-            self.rollback()
-
-    def __repr__(self) -> str:
-        return f"OpenOrder({self.order.id}, {'open' if self.is_open else 'closed'})"
-
-    @property
-    def is_open(self) -> bool:
-        """Whether its end is still to come."""
-        return self._state is not None
-
-    def commit(self) -> Order:
-        """Commit it. May be called again where it failed: it is committed once."""
-        with self._shop._lock:
-            self._writer.commit()
-            self._end()
-        return self.order
-
-    def rollback(self) -> None:
-        """Roll it back: it never was. A second call does nothing."""
-        with self._shop._lock:
-            self._writer.rollback()
-            self._close(committed=False)
-            self._end()
-
-    def _committed(self, plan: PlannedTransaction) -> None:
-        self._shop.ledger.record(plan)
-        self._close(committed=True)
-
-    def _close(self, *, committed: bool) -> None:
-        state, self._state = self._state, None
-        if state is not None:
-            self._shop._planner.close_order(state, committed=committed)
-
-    def _end(self) -> None:
-        self._writer.close()
-        self._shop._open.pop(self.order.id, None)
 
 
 class Shop:
@@ -156,7 +65,7 @@ class Shop:
         self.ledger = Ledger()
         self._planner = Planner(self.parameters)
         self._writer = Writer(target, self.ledger.record)
-        self._open: dict[int, OpenOrder] = {}
+        self._open: dict[OpenOrder, OrderState] = {}
         self._lock = threading.RLock()
 
     def __enter__(self) -> Self:
@@ -217,9 +126,8 @@ class Shop:
     def close(self) -> None:
         """Roll open orders back and end the connections. The ledger stays."""
         with self._lock:
-            for each in list(self._open.values()):
-                each._writer.close()
-            self._open.clear()
+            for each in list(self._open):
+                each.rollback()
             self._writer.close()
 
     def _write(self, plan: PlannedTransaction, stop: threading.Event | None = None) -> None:
@@ -300,14 +208,21 @@ class Shop:
         with self._lock:
             if not len(self.ledger):
                 raise StreamlabError("The shop is not open yet.", "Call shop.create() first.")
-            handle = OpenOrder(self, *self._planner.open_order())
-            self._open[handle.order.id] = handle
+            plan, state = self._planner.open_order()
+            opened = OpenOrder(plan, self.target, self._lock, self._ended)
+            self._open[opened] = state
             try:
-                handle._writer.begin(handle.order.transaction)
+                opened.begin()
             except BaseException:
-                handle.rollback()
+                opened.rollback()
                 raise
-            return handle
+            return opened
+
+    def _ended(self, opened: OpenOrder, committed: bool) -> None:
+        if committed:
+            self.ledger.record(opened.order.transaction)
+        if state := self._open.pop(opened, None):
+            self._planner.close_order(state, committed=committed)
 
     def compare(self) -> tuple[Difference, ...]:
         """Read the tables, as of one instant, and compare them with the ledger. Empty where they are equal."""
