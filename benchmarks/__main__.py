@@ -72,13 +72,14 @@ def main(
     chosen = choose(names or ())
     if json_file:
         report.refuse_unwritable(json_file)
-    board = _Board(cases_of(chosen))
+    board, machine = _Board(cases_of(chosen)), report.machine()
     with Servers() as servers, board.bar:
         rows = list(run(chosen, Bench(quick, servers, References(tell=board.tell)), board))
         board.end()
     if json_file:
         report.write_json(json_file, rows)
     (console if console.is_terminal else Console(width=WIDTH)).print(report.table(rows))
+    board.tell(machine)
     failed = {(row.benchmark, row.case): row.error for row in rows if row.error}
     for (benchmark, case), error in failed.items():
         errors.print(Text(f"{benchmark}:{case} failed: {error}", "red"), soft_wrap=True)

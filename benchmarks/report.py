@@ -14,7 +14,7 @@ from rich.text import Text
 from benchmarks.measure import Row
 from streamlab.errors import StreamlabError
 
-__all__ = ["figure", "refuse_unwritable", "table", "write_json"]
+__all__ = ["figure", "machine", "refuse_unwritable", "table", "write_json"]
 
 
 def figure(value: float | None, unit: str = "") -> str:
@@ -67,6 +67,15 @@ def _reference(row: Row) -> str:
     if row.theirs is None or row.reference.startswith("limit: "):
         return row.reference
     return f"{row.reference}: {figure(row.theirs, row.unit)}"
+
+
+def machine() -> str:
+    """What runs beside a benchmark, which spoils absolute limits more than ratios."""
+    cores = os.cpu_count() or 1
+    text = f"{cores} {'core' if cores == 1 else 'cores'}"
+    if not hasattr(os, "getloadavg"):
+        return f"Measured on {text}."
+    return f"Measured on {text}; load before: {os.getloadavg()[0]:.1f}."
 
 
 def refuse_unwritable(path: Path) -> None:

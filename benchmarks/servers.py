@@ -154,7 +154,8 @@ def command(*words: str, limit: float, cwd: Path = ROOT) -> str:
             output, _ = process.communicate(timeout=limit)
         except BaseException as error:
             with shielded():
-                process.send_signal(signal.SIGINT)
+                # Not SIGINT, which is ignored below a shell that started us in the background.
+                process.terminate()
                 try:
                     process.communicate(timeout=60)
                 except subprocess.TimeoutExpired:

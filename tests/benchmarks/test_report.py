@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.measure import Row
-from benchmarks.report import figure, refuse_unwritable, table, write_json
+from benchmarks.report import figure, machine, refuse_unwritable, table, write_json
 from streamlab.errors import StreamlabError
 
 MET = Row(
@@ -61,6 +62,10 @@ def test_a_line_of_the_table_for_each_row() -> None:
         "cdc:lag lag other failed 1 ✗ no",
         "cdc:size size 0.500 MiB",
     ]
+
+
+def test_the_machine_is_told_with_its_load() -> None:
+    assert re.fullmatch(r"Measured on \d+ cores?(; load before: \d+\.\d)?\.", machine())
 
 
 def test_the_json_is_a_list_of_rows(tmp_path: Path) -> None:

@@ -65,8 +65,13 @@ def test_a_command_that_fails_says_why() -> None:
 @pytest.mark.integration
 def test_ctrl_c_stops_the_servers_and_deletes_them() -> None:
     home = Home(own_home())
+    # As in a terminal: below a program that ignores Ctrl-C, a child would ignore it too.
+    text = (
+        "import runpy, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.argv[1:] = ['stack:up']\nrunpy.run_module('benchmarks', run_name='__main__', alter_sys=True)"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks", "stack:up"],
+        [sys.executable, "-c", text],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
