@@ -29,6 +29,7 @@ def test_the_home_is_beside_the_one_in_use_and_is_another() -> None:
 def test_the_environment_is_the_benchmarks_own_and_then_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMLAB_POSTGRES_DSN", "host=elsewhere")
     monkeypatch.setenv("STREAMLAB_FAILPOINTS", "cdc.before_ack")
+    monkeypatch.delenv("STREAMLAB_CACHE", raising=False)
     before, own = dict(os.environ), own_home()
     with Servers() as servers:
         assert settings.home() == servers.path == own
