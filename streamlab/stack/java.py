@@ -314,9 +314,11 @@ class JVMService(Service):
             return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
         return [f"-XX:ArchiveClassesAtExit={self.room / 'classes.jsa'}", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
 
-    def ended(self) -> None:
-        """Keep the archive of classes that the server wrote as it stopped."""
+    def ended(self, *, served: bool) -> None:
+        """Keep the archive of classes that the server wrote as it stopped; one of half a start would be of no use."""
         written = self.room / "classes.jsa"
+        if not served:
+            written.unlink(missing_ok=True)
         if not written.exists():
             return
         JVMService.install(self)

@@ -202,6 +202,7 @@ class Stack:
             # The usual cause of a server that dies at once is a broken file: look at every byte, and fetch again.
             if run.record is not None:
                 stop(run.record, how=service.stop_signal, limit=service.stop_limit)
+                _tidy(service, served=False)
             broken = service.mend(launched=run.record is not None)
             if not broken:
                 raise
@@ -387,12 +388,9 @@ class Stack:
             service.report("stopping")
             was = stop(record, how=service.stop_signal, limit=service.stop_limit if limit is None else limit)
         left = self._end_strays(service)
-        if was:
-            try:
-                service.ended()
-            except (StreamlabError, OSError) as error:
-                # Only the next start is slower.
-                _LOG.warning("%s has stopped, but was not tidied: %s", service.title, error)
+        if was or left:
+            entry = self.home.read()["services"].get(service.name) or {}
+            _tidy(service, served=entry.get("start_seconds") is not None)
         self._forget(service.name)
         if record is not None or left:
             service.report("stopped" if was or left else "was not running")
@@ -440,6 +438,14 @@ def _explained(service: Service, error: Exception) -> StackError:
         f"{service.title} could not be started: {str(error).strip() or type(error).__name__}.",
         f"See: streamlab logs {service.name}",
     )
+
+
+def _tidy(service: Service, *, served: bool) -> None:
+    try:
+        service.ended(served=served)
+    except (StreamlabError, OSError) as error:
+        # Only the next start is slower.
+        _LOG.warning("%s has stopped, but was not tidied: %s", service.title, error)
 
 
 def _known(name: str) -> str:

@@ -303,6 +303,10 @@ class MySQL(Service):
             text = f'[client]\nuser={user}\npassword="{self.home.password(f"mysql-{role}")}"\n'
             write_private(self.home.secrets / f"mysql-{role}.cnf", text)
 
+    def ended(self, *, served: bool) -> None:
+        """Remove the init file, which holds passwords: the server may have ended before it was ready."""
+        (self.room / "init.sql").unlink(missing_ok=True)
+
     def address(self) -> dict[str, Any]:
         """Host, port, and for each role the user and its option file."""
         return {

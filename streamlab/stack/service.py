@@ -84,8 +84,8 @@ class Service(ABC):
     def started(self) -> None:  # noqa: B027 - most servers need nothing more
         """Called once the server is ready: accounts, databases. Idempotent."""
 
-    def ended(self) -> None:  # noqa: B027 - most servers leave nothing behind
-        """Called once the process has ended in good order."""
+    def ended(self, *, served: bool) -> None:  # noqa: B027 - most servers leave nothing behind
+        """Called once the process has ended; `served` tells whether it was ready before. Idempotent."""
 
     def cache_entries(self) -> list[str]:
         """Names of the cache entries that the server runs from."""
