@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 from streamlab.cli import doctor, lessons, metrics, nb, servers, tools
-from streamlab.cli.show import guarded
+from streamlab.cli.show import guarded, write
 
 __all__ = ["app", "main"]
 
@@ -46,7 +46,7 @@ def version() -> None:
     """Print the version."""
     from streamlab import __version__
 
-    typer.echo(__version__)
+    write(__version__ + "\n")
 
 
 def main() -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from streamlab.cli.show import console
+from streamlab.cli.show import console, document
 
 __all__ = ["doctor"]
 
@@ -35,7 +34,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for 
             console.print(Text(f"    → {finding.fix}"), soft_wrap=True)
     failed = any(finding.verdict is Verdict.FAIL for finding in findings)
     if as_json:
-        console.print_json(json.dumps({"ok": not failed, "findings": [asdict(each) for each in findings]}))
+        document({"ok": not failed, "findings": [asdict(each) for each in findings]})
     elif failed:
         console.print("This machine is not ready: see ✗ above.", style="red")
     else:

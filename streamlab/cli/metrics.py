@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-from streamlab.cli.show import console, errors
+from streamlab.cli.show import console, document, errors, write
 from streamlab.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -46,11 +44,10 @@ def metrics(
         return
     asked = collector.ask()
     if as_json:
-        sys.stdout.write(json.dumps(_document(asked), indent=2) + "\n")
+        document(_document(asked))
         return
     # The text format is for programs: what is wrong is said beside it.
-    sys.stdout.write(ground.render(asked))
-    sys.stdout.flush()
+    write(ground.render(asked))
     for answer in asked.answers:
         if answer.problem:
             errors.print(Text(f"{answer.service}: {answer.problem}", "yellow"), soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from streamlab.cli.show import console
+from streamlab.cli.show import console, document
 
 __all__ = ["app", "clean"]
 
@@ -40,7 +39,7 @@ def clean(
     found = [finding for path in files for finding in hygiene.findings(path)]
     if as_json:
         rows = [{**asdict(finding), "path": str(finding.path)} for finding in found]
-        console.print_json(json.dumps({"checked": len(files), "changed": [str(p) for p in changed], "findings": rows}))
+        document({"checked": len(files), "changed": [str(p) for p in changed], "findings": rows})
     else:
         for path in changed:
             console.print(Text(f"cleaned {path}"), soft_wrap=True)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import difflib
+import os
 import time
+from collections import deque
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from streamlab import settings
-from streamlab.cli.show import console, megabytes, progress, say, seconds
+from streamlab.cli.show import console, document, megabytes, progress, reader_gone, say, seconds, write
 from streamlab.errors import NotOurs, StackError
+
+if TYPE_CHECKING:
+    from streamlab.stack import ServiceStatus
 
 __all__ = ["down", "logs", "reset", "start", "status", "up"]
 
@@ -27,13 +35,28 @@ _MARKS = {
 }
 
 
-def start(services: list[str] | None = None) -> bool:
+def _known(services: list[str] | None) -> list[str] | None:
+    """The services as they were typed; an unknown one is refused, with the nearest name."""
+    from streamlab.stack import SERVICES
+
+    for name in services or ():
+        if name not in SERVICES:
+            near = difflib.get_close_matches(name, SERVICES, n=1, cutoff=0.5)
+            raise StackError(
+                f"There is no service called {name}.",
+                f"Did you mean {near[0]}?" if near else f"Services: {', '.join(SERVICES)}.",
+            )
+    return services or None
+
+
+def start(services: list[str] | None = None, out: Console = console) -> bool:
     """Start services with progress; whether all of them serve now."""
     from streamlab.stack import DEFAULT, Stack
 
     begin = time.monotonic()
+    services = _known(services)
     with progress(services or DEFAULT) as listener:
-        outcomes = Stack().up(services or None, listener)
+        outcomes = Stack().up(services, listener)
     for outcome in outcomes:
         mark, colour = ("✗", "red") if outcome.state == "failed" else ("✓", "green")
         text = {
@@ -42,13 +65,13 @@ def start(services: list[str] | None = None) -> bool:
             "foreign": f"your own server ({settings.VARIABLES[outcome.service]})",
             "failed": "failed",
         }[outcome.state]
-        console.print(Text.assemble((mark, colour), f" {outcome.service:<9} {outcome.version:<10} {text}"))
+        out.print(Text.assemble((mark, colour), f" {outcome.service:<9} {outcome.version:<10} {text}"))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         assert outcome.error is not None  # noqa: S101 - filtered above
         say(outcome.error, f"{outcome.service}: ")
     if not failed:
-        console.print(f"All up after {seconds(time.monotonic() - begin)}.", highlight=False)
+        out.print(f"All up after {seconds(time.monotonic() - begin)}.", highlight=False)
     return not failed
 
 
@@ -72,8 +95,9 @@ def down(
             f"purge is refused while the environment names servers of your own ({', '.join(foreign)}).",
             "Unset " + ", ".join(settings.VARIABLES[name] for name in foreign) + ", and run it again.",
         )
+    services = _known(services)
     with progress(services or SERVICES) as listener:
-        stopped = Stack().down(services or None, purge=purge, listener=listener)
+        stopped = Stack().down(services, purge=purge, listener=listener)
     console.print(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.", highlight=False)
     if purge:
         console.print("Data, state and passwords are deleted; downloads are kept.")
@@ -88,26 +112,9 @@ def status(as_json: Json = False) -> None:
     total = sum(row.rss_bytes for row in rows)
     if as_json:
         services = [asdict(row) for row in rows]
-        console.print_json(json.dumps({"home": str(stack.home.path), "rss_bytes": total, "services": services}))
+        document({"home": str(stack.home.path), "rss_bytes": total, "services": services})
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("", "service", "state", "version", "address", "pid"):
-        table.add_column(heading)
-    table.add_column("memory", justify="right")
-    table.add_column("started in", justify="right")
-    for row in rows:
-        mark, colour = _MARKS[row.state]
-        table.add_row(
-            Text(mark, colour),
-            row.title,
-            {"foreign": "your own"}.get(row.state, row.state),
-            row.version,
-            f"{row.host}:{row.port}" if row.port else "",
-            str(row.pid or ""),
-            megabytes(row.rss_bytes),
-            seconds(row.start_seconds) if row.state == "running" else "",
-        )
-    console.print(table)
+    console.print(_table(rows))
     if total:
         console.print(f"Memory of all: {megabytes(total)}", highlight=False)
     console.print(Text(f"Home: {stack.home.path}", "dim"), soft_wrap=True)
@@ -116,8 +123,35 @@ def status(as_json: Json = False) -> None:
             console.print(Text(f"{row.title}: {row.problem}", "red"), soft_wrap=True)
         if row.state == "dead":
             console.print(
-                Text(f"{row.title} has died. See: streamlab logs {row.name}; start it again: streamlab up", "red")
+                Text(f"{row.title} has died. See: streamlab logs {row.name}; start it again: streamlab up", "red"),
+                soft_wrap=True,
             )
+
+
+def _table(rows: list[ServiceStatus]) -> Table:
+    """The servers; on a narrow terminal without the columns that matter least."""
+    columns = ["service", "state", "version", "address", "pid", "memory", "started in"]
+    for left_out in ("", "pid", "started in", "version", "memory"):
+        if left_out:
+            columns.remove(left_out)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for heading in ("", *columns):
+            table.add_column(heading, justify="right" if heading in {"memory", "started in"} else "left")
+        for row in rows:
+            mark, colour = _MARKS[row.state]
+            cells = {
+                "service": row.title,
+                "state": {"foreign": "your own"}.get(row.state, row.state),
+                "version": row.version,
+                "address": f"{row.host}:{row.port}" if row.port else "",
+                "pid": str(row.pid or ""),
+                "memory": megabytes(row.rss_bytes),
+                "started in": seconds(row.start_seconds) if row.state == "running" else "",
+            }
+            table.add_row(Text(mark, colour), *(cells[column] for column in columns))
+        if Measurement.get(console, console.options.update(max_width=1000), table).maximum <= console.width:
+            break
+    return table
 
 
 def reset(
@@ -142,32 +176,32 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
 ) -> None:
     """Show the end of a server's log."""
-    from streamlab.stack import SERVICES, Home
-    from streamlab.stack.process import tail
+    from streamlab.stack import Home
 
-    if service not in SERVICES:
-        raise StackError(f"There is no service called {service}.", f"Services: {', '.join(SERVICES)}.")
+    _known([service])
     if settings.given(service):
         raise NotOurs(f"{service} is a server of your own; streamlab does not have its log.", "Look where it runs.")
     log = Home().path / service / "log"
-    if not log.exists():
-        raise StackError(f"{service} has no log yet.", f"Start it: streamlab up {service}")
-    console.out(tail(log, lines), highlight=False)
-    if not follow:
-        return
-    # As `tail -F`: a restart replaces the file.
-    position = log.stat()
-    file = log.open("rb")
-    file.seek(0, 2)
     try:
-        while True:
+        file = log.open("rb")
+    except FileNotFoundError as error:
+        raise StackError(f"{service} has no log yet.", f"Start it: streamlab up {service}") from error
+    except PermissionError as error:
+        raise StackError(f"{log} belongs to another user.", "Set STREAMLAB_HOME to a directory of your own.") from error
+    try:
+        write(b"".join(deque(file, lines)))
+        while follow and not reader_gone():
             if chunk := file.read():
-                console.out(chunk.decode("utf-8", "replace"), end="", highlight=False)
+                write(chunk)
                 continue
             time.sleep(0.2)
-            if log.exists() and log.stat().st_ino != position.st_ino:
-                file.close()
-                position = log.stat()
-                file = log.open("rb")
+            # As `tail -F`: a restart puts another file in place. There may be none for a moment, or after a purge.
+            with contextlib.suppress(FileNotFoundError):
+                if not os.path.samestat(log.stat(), os.fstat(file.fileno())):
+                    fresh = log.open("rb")
+                    # What the server wrote while it ended.
+                    write(file.read())
+                    file.close()
+                    file = fresh
     finally:
         file.close()

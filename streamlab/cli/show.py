@@ -1,14 +1,24 @@
-"""How the command line speaks: one console, progress of several services at once, errors as sentences."""
+"""How the command line speaks: results, progress of several services at once, errors as sentences.
+
+Results go to standard output; progress and errors go to standard error, so that ``--json`` leaves one
+document on standard output and nothing else. Where the reader of an output has gone (``| head``), the command goes on
+without it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import json
+import os
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
+from typing import Any
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -20,10 +30,76 @@ from typer.exceptions import TyperException
 
 from streamlab.errors import StreamlabError
 
-__all__ = ["console", "errors", "guarded", "megabytes", "progress", "seconds"]
+__all__ = [
+    "console",
+    "document",
+    "errors",
+    "guarded",
+    "megabytes",
+    "progress",
+    "reader_gone",
+    "say",
+    "seconds",
+    "write",
+]
 
-console = Console()
-errors = Console(stderr=True)
+_INTERRUPTED = 130
+_GONE = 141
+"""The usual exit code of a program whose reader has gone: 128 and SIGPIPE."""
+
+
+def _to_nowhere(stream: Any) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+class _Console(Console):
+    """A console that falls silent when its reader has gone; rich's own would end the command."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _to_nowhere(self.file)
+
+
+def _made(**options: Any) -> _Console:
+    made = _Console(**options)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        # A file or a program reads it: no line is broken at rich's 80 columns.
+        made.width = 200
+    return made
+
+
+console = _made()
+errors = _made(stderr=True)
+
+
+def write(text: str | bytes) -> None:
+    """Write to standard output as it is, at once; ends the command where its reader has gone."""
+    try:
+        if isinstance(text, bytes):
+            sys.stdout.buffer.write(text)
+        else:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _to_nowhere(sys.stdout)
+        raise typer.Exit(_GONE) from None
+
+
+def reader_gone() -> bool:
+    """Whether nobody reads standard output any more; told without writing to it."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def document(value: Any) -> None:
+    """Write one JSON document to standard output; in ASCII, so that every encoding can hold it."""
+    write(json.dumps(value, indent=2) + "\n")
 
 
 def megabytes(count: float) -> str:
@@ -66,24 +142,47 @@ class _Board:
 
 @contextlib.contextmanager
 def progress(names: Iterable[str]) -> Iterator[Callable[[str, str], None]]:
-    """Show what is being done for each service; yields the listener to pass on.
+    """Show what is being done for each service, on standard error; yields the listener to pass on.
 
     On a terminal the lines are redrawn; elsewhere each message is a line of its own.
     """
-    if not console.is_terminal:
+    if not errors.is_terminal or errors.is_dumb_terminal:
 
         def plain(name: str, text: str) -> None:
-            console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
+            errors.print(f"{name}: {text}", highlight=False, markup=False, soft_wrap=True)
 
         yield plain
         return
     board = _Board(names)
-    with Live(board, console=console, refresh_per_second=12, transient=True):
+    with Live(board, console=errors, refresh_per_second=12, transient=True):
         yield board.tell
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Signals:
+    """Ctrl-C, a supervisor's SIGTERM and a closing terminal are one thing: the command tidies up and ends.
+
+    The first raises `KeyboardInterrupt`. Those that follow must not cut the tidying short: they only say that it goes
+    on.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # What was ignored stays so: nohup, and jobs in the background of a script.
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._handle)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.came:
+            self.came = True
+            raise KeyboardInterrupt
+        with contextlib.suppress(OSError):
+            os.write(2, b"Still tidying up.\n")
 
 
 def guarded(call: Callable[[], object]) -> int:
@@ -92,13 +191,13 @@ def guarded(call: Callable[[], object]) -> int:
     Returns
     -------
     int
-        The exit code: 0, 1 after an error of ours, 130 after Ctrl-C or SIGTERM.
+        The exit code: 0, 1 after an error of ours, 2 after wrong usage, 130 after Ctrl-C or SIGTERM.
     """
-    if threading.current_thread() is threading.main_thread():
-        # Ended by a supervisor or a closing terminal: tidy up as after Ctrl-C.
-        signal.signal(signal.SIGTERM, _terminate)
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, _terminate)
+    _Signals().install()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of another encoding gets a question mark, not an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = call()
     except StreamlabError as error:
@@ -112,12 +211,10 @@ def guarded(call: Callable[[], object]) -> int:
             errors.print(str(error))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    # typer itself makes an exit code of a KeyboardInterrupt.
+    if code == _INTERRUPTED:
         errors.print("Interrupted.", style="yellow")
-        return 130
-    except BrokenPipeError:
-        # The reader of our output has gone (`streamlab status | head`).
-        sys.stderr.close()
-        return 1
     return code if isinstance(code, int) else 0
 
 

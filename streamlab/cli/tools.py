@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -24,13 +26,35 @@ def _checkout(needed: str) -> Path:
 
 
 def _run(command: list[str], root: Path, env: dict[str, str] | None = None) -> int:
-    """Run a program to its end. Ctrl-C reaches it too, from the terminal: wait for it to tidy up."""
+    """Run a program to its end, whatever comes; its exit code, 128 and more where a signal ended it.
+
+    Ctrl-C reaches it from the terminal, as it does us. A signal that was sent to us alone is passed on.
+    """
     process = subprocess.Popen(command, cwd=root, env={**os.environ, **(env or {})})
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+
+    def passed_on(number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGINT or not _in_foreground():
+            process.send_signal(number)
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, passed_on)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _in_foreground() -> bool:
+    """Whether a terminal's Ctrl-C goes to our process group, and so to the program too."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def lab(

@@ -29,7 +29,17 @@ from streamlab import __version__
 from streamlab.errors import LessonError, UnknownParameter
 from streamlab.lab import kernel
 
-__all__ = ["Lesson", "LessonRun", "find", "lessons", "notebook_directory", "parameters_of", "run_lessons", "typed"]
+__all__ = [
+    "Lesson",
+    "LessonRun",
+    "find",
+    "lessons",
+    "notebook_directory",
+    "parameters_for",
+    "parameters_of",
+    "run_lessons",
+    "typed",
+]
 
 CELL_LIMIT = 120
 """Seconds that one cell may take in batch."""
@@ -133,6 +143,40 @@ def parameters_of(path: Path) -> dict[str, Any]:
     return values
 
 
+def parameters_for(chosen: Iterable[Lesson], given: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """``name=value`` texts for several lessons: each gets those that it has, in its own types.
+
+    Returns
+    -------
+    dict
+        Slug -> values.
+
+    Raises
+    ------
+    UnknownParameter
+        None of the lessons has such a parameter; the nearest name is in the message.
+    LessonError
+        A text is no value of the type that a lesson's default has.
+    """
+    given = list(given)
+    if not given:
+        return {}
+    defaults = {lesson.slug: parameters_of(lesson.path) for lesson in chosen}
+    known = {name: value for each in defaults.values() for name, value in each.items()}
+    texts = {}
+    for text in given:
+        name = _name(text, known)
+        if name not in known:
+            raise _unknown(
+                f"{next(iter(defaults))} has no" if len(defaults) == 1 else "No lesson of these has a", name, known
+            )
+        texts[name] = text
+    return {
+        slug: typed(slug, each, [text for name, text in texts.items() if name in each])
+        for slug, each in defaults.items()
+    }
+
+
 def typed(lesson: str, defaults: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]:
     """``name=value`` texts as values of the types that the defaults have.
 
@@ -145,15 +189,25 @@ def typed(lesson: str, defaults: Mapping[str, Any], given: Iterable[str]) -> dic
     """
     values = {}
     for text in given:
-        name, sign, value = text.partition("=")
-        if not sign:
-            raise LessonError(f"-p {text} is not of the form name=value.", f"Parameters: {', '.join(defaults)}.")
+        name = _name(text, defaults)
         if name not in defaults:
-            near = difflib.get_close_matches(name, list(defaults), n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]}?" if near else f"Its parameters: {', '.join(defaults) or 'none'}."
-            raise UnknownParameter(f"{lesson} has no parameter {name}.", hint)
-        values[name] = _as(name, value, defaults[name])
+            raise _unknown(f"{lesson} has no", name, defaults)
+        values[name] = _as(name, text.partition("=")[2], defaults[name])
     return values
+
+
+def _name(text: str, known: Iterable[str]) -> str:
+    name, sign, _ = text.partition("=")
+    if not sign:
+        raise LessonError(f"-p {text} is not of the form name=value.", f"Parameters: {', '.join(known) or 'none'}.")
+    return name
+
+
+def _unknown(sentence: str, name: str, known: Iterable[str]) -> UnknownParameter:
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]}?" if near else f"Parameters: {', '.join(names) or 'none'}."
+    return UnknownParameter(f"{sentence} parameter {name}.", hint)
 
 
 def _as(name: str, text: str, default: Any) -> Any:
@@ -189,7 +243,7 @@ def run_lessons(
     chosen: Iterable[Lesson],
     folder: Path,
     *,
-    parameters: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Callable[[Lesson, int, int], None] | None = None,
     finished: Callable[[LessonRun], None] | None = None,
 ) -> list[LessonRun]:
@@ -200,7 +254,7 @@ def run_lessons(
     folder : Path
         Where the run leaves everything; made where it is missing.
     parameters : mapping, optional
-        Values for the parameters cell, for every lesson that has a parameter of that name.
+        Slug of a lesson -> values for its parameters cell; see `parameters_for`.
     progress : callable, optional
         Called with the lesson, the cells done and the cells in all.
     """
@@ -211,7 +265,13 @@ def run_lessons(
     began = datetime.now(UTC)
     try:
         for lesson in chosen:
-            run = _run_one(lesson, folder, dict(parameters or {}), progress)
+            begin = time.monotonic()
+            try:
+                run = _run_one(lesson, folder, dict((parameters or {}).get(lesson.slug, {})), progress)
+            except KeyboardInterrupt:
+                seconds = round(time.monotonic() - begin, 2)
+                runs.append(LessonRun(lesson.slug, "failed", seconds, 0, 0, "Interrupted."))
+                raise
             runs.append(run)
             if finished:
                 finished(run)
@@ -226,6 +286,12 @@ def _run_one(
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    from streamlab.lab import engine
+
+    def told(done: int, total: int) -> None:
+        if progress:
+            progress(lesson, done, total)
+
     output = folder / f"{lesson.slug}.ipynb"
     results = folder / "results" / f"{lesson.slug}.json"
     begin = time.monotonic()
@@ -236,50 +302,18 @@ def _run_one(
                 str(lesson.path),
                 str(output),
                 parameters=parameters,
-                engine_name=_engine(lesson, progress),
+                engine_name=engine.register(told),
                 progress_bar=False,
                 execution_timeout=CELL_LIMIT,
                 cwd=str(lesson.path.parent),
             )
         except PapermillExecutionError as failure:
             outcome, error = "failed", f"cell {failure.exec_count}: {failure.ename}: {failure.evalue}"
-        except KeyboardInterrupt:
-            raise
         except Exception as failure:  # noqa: BLE001 - a dead kernel, a timeout: the run must be told of all the same
             outcome, error = "failed", f"{type(failure).__name__}: {failure}"
     passed, total = _checks(results)
     _to_html(output)
     return LessonRun(lesson.slug, outcome, round(time.monotonic() - begin, 2), passed, total, error)
-
-
-def _engine(lesson: Lesson, progress: Callable[[Lesson, int, int], None] | None) -> str:
-    """Register papermill's own engine with our progress in place of its bar; returns its name."""
-    from papermill.engines import NBClientEngine, papermill_engines
-
-    class Bar:
-        """What papermill asks of a progress bar."""
-
-        def __init__(self, total: int) -> None:
-            self.total, self.done = total, 0
-
-        def update(self, count: int = 1) -> None:
-            self.done += count
-            if progress:
-                progress(lesson, min(self.done, self.total), self.total)
-
-        def close(self) -> None:
-            pass
-
-        n = property(lambda self: self.done)
-
-    class Watched(NBClientEngine):  # type: ignore[misc, unused-ignore]
-        @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> Any:
-            nb_man.pbar = Bar(len(nb_man.nb.cells))
-            return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
-
-    papermill_engines.register("streamlab", Watched)
-    return "streamlab"
 
 
 @contextmanager
