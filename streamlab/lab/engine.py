@@ -1,20 +1,16 @@
 """The engine that papermill executes a lesson with: its progress, and its end when a person interrupts it.
 
-papermill's own engine runs a notebook through nbclient, which takes SIGINT and SIGTERM for itself while a kernel lives,
-kills the kernel, and reports a dead kernel: the batch would go on with the next lesson. Here an interrupt reaches
-the cell first, as Ctrl-C in a notebook does, so that the lesson drops what it made; then the notebook is saved, and
-`KeyboardInterrupt` goes on to the caller, whose signal handlers are put back.
+papermill's own engine ends the kernel at once when it is interrupted. Here the interrupt reaches the cell first, as
+Ctrl-C in a notebook does, so that the lesson can drop what it made; what the cell still says is kept in the notebook.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
+from jupyter_core.utils import run_sync
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 
@@ -41,52 +37,28 @@ class _Bar:
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc, unused-ignore]
-    """A client whose kernel is interrupted before it is ended."""
-
-    # Set by nbclient's signal handler, to the task that runs `_async_cleanup_kernel`.
-    _async_cleanup_kernel_future: asyncio.Future[None] | None = None
-    _executing = False
-    _asked = False
-
-    @property
-    def interrupted(self) -> bool:
-        return self._async_cleanup_kernel_future is not None
+    """A client that lets an interrupted cell come to its end."""
 
     def papermill_execute_cells(self) -> None:
-        self._executing = True
         try:
             super().papermill_execute_cells()
-        finally:
-            self._executing = False
+        except KeyboardInterrupt:
+            run_sync(self._settle)()
+            raise
 
-    async def _async_cleanup_kernel(self) -> None:
-        if self.km is None:
+    async def _settle(self) -> None:
+        """Interrupt the kernel, and go on with what was under way when the loop was left: outputs and the reply."""
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        if self.km is None or not under_way:
             return
-        by_signal = asyncio.current_task() is self._async_cleanup_kernel_future
-        if by_signal and self._executing and not self._asked:
-            self._asked = True
-            asyncio.get_running_loop().call_later(_INTERRUPT_LIMIT, self._kill)
-            await self.km.interrupt_kernel()
-            return
-        await super()._async_cleanup_kernel()
-
-    def _kill(self) -> None:
-        if self._executing:
-            self._async_cleanup_kernel_future = asyncio.ensure_future(super()._async_cleanup_kernel())
-
-
-@contextmanager
-def _own_handlers() -> Iterator[None]:
-    """Put the caller's signal handlers back; asyncio leaves the defaults behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        await self.km.interrupt_kernel()
+        _, left = await asyncio.wait(under_way, timeout=_INTERRUPT_LIMIT)
+        if left:
+            self.shutdown_kernel = "immediate"
+            for task in left:
+                task.cancel()
+        # The cell's error, or of what was cancelled: to be taken, or asyncio complains.
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 def register(progress: Callable[[int, int], None]) -> str:
@@ -119,16 +91,7 @@ def register(progress: Callable[[int, int], None]) -> str:
                 extra_arguments=["--log-level=40"],
                 **kwargs,
             )
-            with _own_handlers():
-                try:
-                    executed = client.execute()
-                except Exception as error:
-                    if client.interrupted:
-                        raise KeyboardInterrupt from error
-                    raise
-            if client.interrupted:
-                raise KeyboardInterrupt
-            return executed
+            return client.execute()
 
     papermill_engines.register(NAME, Watched)
     return NAME

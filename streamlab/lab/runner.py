@@ -168,7 +168,7 @@ def parameters_for(chosen: Iterable[Lesson], given: Iterable[str]) -> dict[str, 
         name = _name(text, known)
         if name not in known:
             raise _unknown(
-                f"{next(iter(defaults))} has no" if len(defaults) == 1 else "No lesson of these has a", name, known
+                f"{next(iter(defaults))} has no" if len(defaults) == 1 else "None of these lessons has a", name, known
             )
         texts[name] = text
     return {
