@@ -26,7 +26,8 @@ from streamlab.lab.topology import ServiceState, topology
 
 __all__ = ["DiagramView", "StackView"]
 
-_MOTION = (
+_LIVE = (
+    ".sl-live .sl-diagram{display:block}"
     "@media (prefers-reduced-motion:no-preference){"
     ".sl-live .sl-flow{stroke-dasharray:7 5;animation:sl-flow 1s linear infinite}"
     ".sl-live .sl-spin{animation:sl-spin 1.2s linear infinite}}"
@@ -181,7 +182,7 @@ def _widget_class() -> Any:
         """The widget; its only state is the scene."""
 
         _esm = script
-        _css = STYLE + _MOTION
+        _css = STYLE + _LIVE
         scene: Any = traitlets.List().tag(sync=True)
 
     return Picture
