@@ -6,6 +6,7 @@ them on a dark page.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -49,6 +50,14 @@ STYLE = (
 """The style sheet of a picture."""
 
 
+# XML has no way to write these, not even escaped (XML 1.0, 2.2); one of them would make the whole picture unreadable.
+_FORBIDDEN = re.compile("[^\\t\\n\\r -\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+
+
+def _allowed(text: str) -> str:
+    return _FORBIDDEN.sub("\ufffd", text)
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """One SVG element: tag, attributes, text, children."""
@@ -64,8 +73,8 @@ class Shape:
 
     def markup(self) -> str:
         """As SVG text."""
-        attributes = "".join(f' {name}="{escape(value)}"' for name, value in self.attributes.items())
-        inner = escape(self.text, quote=False) + "".join(child.markup() for child in self.children)
+        attributes = "".join(f' {name}="{escape(_allowed(value))}"' for name, value in self.attributes.items())
+        inner = escape(_allowed(self.text), quote=False) + "".join(child.markup() for child in self.children)
         return f"<{self.tag}{attributes}>{inner}</{self.tag}>" if inner else f"<{self.tag}{attributes}/>"
 
 

@@ -88,7 +88,8 @@ def topology(
     progress : mapping, optional
         What is being done for a service that is on its way up, in a word or two.
     """
-    rows = {row.name: row for row in states if row.name in _NODES and (only is None or row.name in set(only))}
+    wanted = set(_NODES if only is None else only)
+    rows = {row.name: row for row in states if row.name in _NODES and row.name in wanted}
     # Columns close up where a lesson needs fewer servers.
     columns = sorted({_NODES[name][2] for name in rows})
     levels = sorted({_NODES[name][3] for name in rows})

@@ -21,9 +21,13 @@ Notebook = dict[str, Any]
 
 def code(source: str = "x = 1", *, tags: list[str] | None = None, outputs: list[Any] | None = None, **more: Any) -> Any:
     cell = {
-        "cell_type": "code", "id": more.pop("id", f"c{abs(hash(source)) % 10**8}"), "metadata": {"tags": tags} if tags else {},
-        "source": source.splitlines(keepends=True), "outputs": outputs or [], "execution_count": None,
-    }  # fmt: skip
+        "cell_type": "code",
+        "id": more.pop("id", f"c{abs(hash(source)) % 10**8}"),
+        "metadata": {"tags": tags} if tags else {},
+        "source": source.splitlines(keepends=True),
+        "outputs": outputs or [],
+        "execution_count": None,
+    }
     return cell | more
 
 
@@ -175,7 +179,9 @@ line = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=1
 source = st.lists(line, max_size=4).map("\n".join)
 bundle = st.dictionaries(st.sampled_from(["text/plain", "text/html", "application/json", "image/svg+xml"]), source)
 output = st.one_of(
-    st.builds(lambda t, n: {"output_type": "stream", "name": n, "text": t}, source, st.sampled_from(["stdout", "stderr"])),
+    st.builds(
+        lambda t, n: {"output_type": "stream", "name": n, "text": t}, source, st.sampled_from(["stdout", "stderr"])
+    ),
     st.builds(lambda d: {"output_type": "display_data", "data": d, "metadata": {"a": 1}}, bundle),
     st.builds(lambda d, n: result(n, **d), bundle, st.integers(0, 99)),
     st.just({"output_type": "error", "ename": "E", "evalue": "v", "traceback": ["t"]}),
@@ -199,8 +205,8 @@ def cells(draw: st.DrawFn) -> Any:
     return cell
 
 
-documents = st.builds(lambda c, m: notebook(*c) | {"metadata": m}, st.lists(cells(), max_size=5),
-                      st.fixed_dictionaries({}, optional={"widgets": st.just({}), "streamlab": st.just({"title": "T"})}))  # fmt: skip
+about = st.fixed_dictionaries({}, optional={"widgets": st.just({}), "streamlab": st.just({"title": "T"})})
+documents = st.builds(lambda c, m: notebook(*c) | {"metadata": m}, st.lists(cells(), max_size=5), about)
 
 
 @settings(max_examples=120, deadline=None)
@@ -230,7 +236,9 @@ def test_what_was_cleaned_has_nothing_to_mend(tmp_path_factory: pytest.TempPathF
 # -- files --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("raw", ["", "{", "[]", '{"nbformat": 3, "cells": []}', '{"nbformat": 4}', '{"nbformat": 4, "cells": {}}'])
+@pytest.mark.parametrize(
+    "raw", ["", "{", "[]", '{"nbformat": 3, "cells": []}', '{"nbformat": 4}', '{"nbformat": 4, "cells": {}}']
+)
 def test_what_is_no_notebook_is_refused(raw: str, path: Path) -> None:
     path.write_text(raw, encoding="utf-8")
     with pytest.raises(LessonError, match="01_question.ipynb"):

@@ -39,9 +39,7 @@ def facts(kept: Results) -> Any:
     return json.loads(kept.path.read_text(encoding="ascii"))["predictions"]
 
 
-def test_a_choice_is_kept_and_compared(
-    kept: Results, shown: list[Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_choice_is_kept_and_compared(kept: Results, shown: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     asked = Predictions(kept, live=True)
     asked.ask("seen", "orders seen by the poller?", [0, 1, 2], {2: "The last one came too late."})
     (box,) = shown

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -19,6 +18,10 @@ from streamlab.lab.results import CheckResult, Results, default_path, write_json
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="ascii"))
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 def test_the_file_follows_every_change(tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     assert not reader.is_alive()
     assert torn == []
     assert len(seen) > 1
-    assert os.listdir(tmp_path) == ["x.json"]
+    assert names(tmp_path) == ["x.json"]
 
 
 def test_what_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_what_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_path: P
     with pytest.raises(RuntimeError, match="halfway"):
         write_json(path, {"n": 2, "x": Unwritable()})
     assert read(path) == {"n": 1}
-    assert os.listdir(tmp_path) == ["x.json"]
+    assert names(tmp_path) == ["x.json"]
 
 
 def test_the_file_can_be_read_by_others(tmp_path: Path) -> None:
@@ -134,7 +137,7 @@ def test_a_place_that_cannot_be_written_is_said_once_and_the_lesson_goes_on(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(path) in caplog.text
     assert kept.document()["checks_passed"] == 1
-    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+    assert not [name for name in names(tmp_path) if name.startswith(".")]
 
 
 def test_where_the_file_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

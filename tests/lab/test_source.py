@@ -18,7 +18,9 @@ from streamlab.lab.source import render
 
 def code_of(page: str) -> str:
     """The code that a page shows, without its markup."""
-    return html.unescape(re.sub(r"<[^>]+>", "", page.partition("</figcaption>")[2].partition("</figure>")[0])).strip("\n")
+    return html.unescape(re.sub(r"<[^>]+>", "", page.partition("</figcaption>")[2].partition("</figure>")[0])).strip(
+        "\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,9 +62,10 @@ def test_docstrings_can_be_left_out_and_the_rest_stays(shown: object) -> None:
     whole = ast.parse(render(shown).text)
     bare = ast.parse(render(shown, docstrings=False).text)
     for node in ast.walk(whole):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and len(node.body) > 1:
-            if ast.get_docstring(node, clean=False) is not None:
-                del node.body[0]
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+            continue
+        if len(node.body) > 1 and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
     assert ast.dump(whole) == ast.dump(bare)
 
 

@@ -110,11 +110,11 @@ def test_objects_and_built_ins_are_answers() -> None:
     class Contract(Protocol):
         def run(self) -> int: ...
 
-    class Callable_:
+    class Prepared:
         def __call__(self) -> None: ...
 
     assert not is_stub(len)
-    assert not is_stub(Callable_())
+    assert not is_stub(Prepared())
     assert not is_stub(functools.partial(len, "x"))
     assert not is_stub(None)
     assert is_stub(Contract)

@@ -119,7 +119,8 @@ def test_numbers_stand_on_the_right_and_texts_on_the_left() -> None:
     ("value", "text"),
     [
         (None, "null"), (True, "yes"), (False, "no"), (0, "0"), (1_000_000, "1000000"), (3.14159, "3.14"),
-        (0.000123456, "0.000123"), (12345.678, "12346"), (-1234.5, "-1234"), (float("nan"), "nan"), (float("inf"), "inf"),
+        (0.000123456, "0.000123"), (12345.678, "12346"), (-1234.5, "-1234"), (float("nan"), "nan"),
+        (float("inf"), "inf"),
         (Decimal("9.90"), "9.90"), (timedelta(milliseconds=1500), "1.5 s"), (Kind.INSERT, "insert"),
         (b"\x00\xff", "00 ff"), (b"x" * 17, "17 bytes"), ("two\n  lines", "two lines"), ("", ""),
         (datetime(2026, 1, 2, 3, 4, 5, 999_999, UTC), "2026-01-02 03:04:05.999Z"),
