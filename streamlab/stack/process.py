@@ -115,6 +115,11 @@ class ProcessRecord:
             if abs(process.create_time() - self.created) > 2.5 or process.status() == psutil.STATUS_ZOMBIE:
                 return None
             command = process.cmdline()
+            deadline = time.monotonic() + 0.5
+            # A program that has just taken the place of the one that forked has no command line for a moment.
+            while not command and time.monotonic() < deadline:
+                time.sleep(0.005)
+                command = process.cmdline()
         except psutil.AccessDenied:
             return None
         except psutil.NoSuchProcess:
