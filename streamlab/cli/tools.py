@@ -77,7 +77,9 @@ def lab(
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
-    raise typer.Exit(_run(command, root))
+    from streamlab.lab import kernel
+
+    raise typer.Exit(_run(command, root, kernel.environment(batch=False)))
 
 
 def test(
