@@ -12,7 +12,9 @@ FROM performance_schema.global_status WHERE variable_name = 'Uptime';
 -- name: use_schema
 -- Times go in and come out in UTC, whatever the server's own zone is. A lock that somebody else holds is
 -- waited for, but not for ever; the server's default for locks on whole tables is a year.
-SET time_zone = '+00:00', innodb_lock_wait_timeout = 20, lock_wait_timeout = 20;
+-- In a text a backslash escapes: the writer quotes texts so.
+SET time_zone = '+00:00', innodb_lock_wait_timeout = 20, lock_wait_timeout = 20,
+    sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', '');
 
 -- name: create_shop
 -- created_at is a TIMESTAMP (an instant) and updated_at a DATETIME (a wall clock, here always UTC):

@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import Any, TypeAlias
 
 import pymysql
+from pymysql.converters import escape_string
 from pymysql.cursors import Cursor
 
 from streamlab.errors import StreamlabError
@@ -53,23 +54,28 @@ def _instant(value: datetime) -> str:
     return f"'{value.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"
 
 
-def _literals(table: Table, text: Callable[[str], str]) -> list[Callable[[Any], str]]:
-    """How the values of each column are written in SQL; `text` quotes a text."""
+def _text(value: str) -> str:
+    # use_schema has made sure that a backslash escapes.
+    return f"'{escape_string(value)}'"
+
+
+def _literals(table: Table) -> list[Callable[[Any], str]]:
+    """How the values of each column are written in SQL."""
     written: dict[Type, Callable[[Any], str]] = {
         Type.INTEGER: lambda value: str(int(value)),
         Type.BOOLEAN: lambda value: "1" if value else "0",
         Type.MONEY: lambda value: f"{value:f}",
         Type.INSTANT: _instant,
-        Type.TEXT: text,
-        Type.JSON: lambda value: text(_json(value)),
-        Type.TAGS: lambda value: text(_json(value)),
+        Type.TEXT: _text,
+        Type.JSON: lambda value: _text(_json(value)),
+        Type.TAGS: lambda value: _text(_json(value)),
     }
     return [written[kind] for kind in table.types]
 
 
-def _inserts(table: Table, rows: Iterable[Row], text: Callable[[str], str]) -> Iterator[str]:
+def _inserts(table: Table, rows: Iterable[Row]) -> Iterator[str]:
     """INSERTs of many rows, each of about `_LONGEST` characters at most."""
-    literals = _literals(table, text)
+    literals = _literals(table)
     parts: list[str] = []
     length = 0
     for row in rows:
@@ -210,7 +216,7 @@ class MySQLSession:
             for statement, group in groupby(operations, _statement):
                 if statement.verb is Verb.INSERT:
                     rows = (each.values for each in group)
-                    for insert in _inserts(statement.table, rows, self._connection.literal):
+                    for insert in _inserts(statement.table, rows):
                         cursor.execute(insert)
                     continue
                 cursor.executemany(_SQL[statement.name], _parameters(statement, group))

@@ -148,7 +148,7 @@ class PostgresSession:
         # COMMIT of a failed transaction is a rollback that reports no error.
         if self._connection.info.transaction_status is not TransactionStatus.INTRANS:
             raise StreamlabError("There is no transaction to commit.", "Carry it out again.")
-        self._connection.execute("COMMIT")
+        self._connection.execute("COMMIT", prepare=False)  # preparing it would gain nothing
 
     def rollback(self) -> None:
         """Roll the open transaction back."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from streamlab.errors import StreamlabError
 from streamlab.failpoints import failpoint
-from streamlab.retry import Retry, RetryPolicy
+from streamlab.retry import Failure, Retry, RetryPolicy, classify
 from streamlab.workload.plan import PlannedTransaction
 from streamlab.workload.target import Session, Target
 
@@ -82,7 +82,7 @@ class Writer:
         if plan is None:
             raise StreamlabError("There is no transaction to commit.", "It was committed or rolled back before.")
         try:
-            Retry("workload.commit", _POLICY, stop=stop).call(self._commit)
+            self._attempt(stop)
             self._on_commit(plan)
             self.pending = self._tried = None
             self._sent = False
@@ -111,6 +111,16 @@ class Writer:
         if session is not None:
             with contextlib.suppress(Exception):  # it may be broken in any way, and is not used again
                 session.close()
+
+    def _attempt(self, stop: threading.Event | None) -> None:
+        # The first attempt is made even while the stop event is set: what was planned is finished if it can be.
+        try:
+            self._commit()
+        except Exception as error:
+            if classify(error) in {Failure.DATA, Failure.FATAL}:
+                raise
+            log.info("a transaction is tried again: %s", error)
+            Retry("workload.commit", _POLICY, stop=stop).call(self._commit)
 
     def _begin(self) -> None:
         """Have the pending plan carried out in an open transaction, unless it is committed already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -32,7 +33,13 @@ class Place:
             dsn = str.__str__(settings.postgres_dsn("app"))
             if way is None:
                 return PostgresTarget(dsn, self.name)
-            plain = psycopg.conninfo.make_conninfo(dsn, port=way.port, sslmode="disable", gssencmode="disable")
+            # The password file names the server's own port.
+            facts = psycopg.conninfo.conninfo_to_dict(dsn)
+            lines = Path(str(facts["passfile"])).read_text(encoding="utf-8").splitlines()
+            password = next(line.split(":")[4] for line in lines if line.split(":")[3] == facts["user"])
+            plain = psycopg.conninfo.make_conninfo(
+                dsn, port=way.port, password=password, sslmode="disable", gssencmode="disable"
+            )
             return PostgresTarget(plain, self.name)
         address = settings.mysql_address("app")
         if way is None:
@@ -47,15 +54,16 @@ class Place:
         address = settings.mysql_address("app")
         return address.host, address.port
 
-    def ask(self, query: str) -> list[tuple[Any, ...]]:
+    def ask(self, query: str, role: settings.Role = "app") -> list[tuple[Any, ...]]:
         """A question from another session."""
         if self.server == "postgres":
             with psycopg.connect(
-                settings.postgres_dsn("app"), autocommit=True, options=f"-c search_path={self.name}"
+                settings.postgres_dsn(role), autocommit=True, options=f"-c search_path={self.name}"
             ) as connection:
-                return connection.execute(query).fetchall()  # type: ignore[arg-type]
+                cursor = connection.execute(query)  # type: ignore[arg-type]
+                return cursor.fetchall() if cursor.description else []
         with (
-            pymysql.connect(**settings.mysql_address("app").arguments(database=self.name), autocommit=True) as other,
+            pymysql.connect(**settings.mysql_address(role).arguments(database=self.name), autocommit=True) as other,
             other.cursor() as cursor,
         ):
             cursor.execute(query)

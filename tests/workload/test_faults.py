@@ -18,17 +18,17 @@ Make = Callable[..., Shop]
 
 
 @pytest.mark.parametrize("cut", Cut)
-@pytest.mark.parametrize("mix", ["inserts", "updates", {"purge_order": 1}])
-def test_a_commit_whose_answer_is_lost_counts_once(
-    shops: Make, place: Any, way: Proxy, cut: Cut, mix: str | dict[str, float]
-) -> None:
+def test_a_commit_whose_answer_is_lost_counts_once(shops: Make, place: Any, way: Proxy, cut: Cut) -> None:
+    """Transactions that end with an insert, an update and a delete: each leaves another kind of trace."""
     shop = shops(place.through(way))
-    shop.run(30, mix={"place_order": 3, "cancel_order": 2})
-    before = len(shop.ledger)
-    way.arm(cut)
-    shop.run(5, mix=mix)
-    assert way.cuts == 1
-    assert len(shop.ledger) == before + 5
+    shop.run(12, mix={"place_order": 3, "cancel_order": 2})
+    for number, mix in enumerate(({"place_order": 1}, {"reprice_product": 1}, {"purge_order": 1}), 1):
+        before = len(shop.ledger)
+        way.arm(cut)
+        last = shop.step(mix)
+        assert way.cuts == number
+        assert list(shop.ledger.transactions[before:]) == [last]
+        assert [action.value for action in last.actions] == list(mix)
     assert shop.compare() == ()
 
 
@@ -57,7 +57,7 @@ def test_a_session_that_is_killed_in_mid_transaction_loses_nothing(shops: Make, 
     opened = shop.begin_order()
     place.kill(opened._writer.session())
     assert opened.commit().id == 1
-    assert place.ask("SELECT count(*) FROM orders") in ([(1,)],)
+    assert place.ask("SELECT count(*) FROM orders") == [(1,)]
     assert shop.compare() == ()
 
 

@@ -34,12 +34,8 @@ def test_tables_are_what_the_ledger_says_after_a_mixed_run(shops: Make) -> None:
 def test_a_change_behind_its_back_is_found(shops: Make, place: Any) -> None:
     shop = shops()
     shop.run(20, mix="inserts")
-    if place.server == "postgres":
-        place.ask("UPDATE orders SET note = 'changed' WHERE id = 2 RETURNING id")
-        place.ask("DELETE FROM order_items WHERE order_id = 3 RETURNING order_id")
-    else:
-        place.ask("UPDATE orders SET note = 'changed' WHERE id = 2")
-        place.ask("DELETE FROM order_items WHERE order_id = 3")
+    place.ask("UPDATE orders SET note = 'changed' WHERE id = 2")
+    place.ask("DELETE FROM order_items WHERE order_id = 3")
     orders, items = shop.compare()
     assert (orders.table, orders.different, orders.lost, orders.extra) == ("orders", ((2,),), (), ())
     assert items.table == "order_items"
@@ -107,7 +103,7 @@ def test_an_error_in_the_thread_reaches_the_caller(shops: Make, place: Any) -> N
     shop = shops()
     failed = threading.Event()
     with pytest.raises(Exception, match="order_items"), shop.running(mix="inserts") as running:
-        place.ask("ALTER TABLE order_items RENAME TO elsewhere" + (" " if place.server == "mysql" else "; SELECT 1"))
+        place.ask("ALTER TABLE order_items RENAME TO elsewhere")
         while running.alive and not failed.wait(0.01):
             pass
 
@@ -116,10 +112,10 @@ def test_an_error_in_the_thread_reaches_the_caller(shops: Make, place: Any) -> N
 def test_a_table_that_is_not_the_shops_is_left_alone(place: Any, what: str) -> None:
     with Shop(place.target, customers=1, products=1) as shop:
         shop.target.prepare()
-        place.ask("CREATE TABLE orders (mine int)" + (" " if place.server == "mysql" else "; SELECT 1"))
+        place.ask("CREATE TABLE orders (mine int)")
         with pytest.raises(NotOurs, match="orders"):
             getattr(shop, what)()
-    assert place.ask("SELECT count(*) FROM orders") in ([(0,)], [(0,)])
+    assert place.ask("SELECT mine FROM orders") == []
 
 
 def test_a_shop_is_opened_once_and_only_where_none_is(shops: Make, place: Any) -> None:
@@ -176,11 +172,11 @@ def test_photos_are_stored_out_of_line(shops: Make, place: Any) -> None:
     photos = place.ask("SELECT length(photo), pg_column_size(photo) FROM products")
     assert all(stored >= length > 3000 for length, stored in photos)  # it does not compress
     ((relation,),) = place.ask("SELECT reltoastrelid::regclass FROM pg_class WHERE oid = 'products'::regclass")
-    assert place.ask(f"SELECT count(DISTINCT chunk_id) FROM {relation}") == [(len(photos),)]
+    assert place.ask(f"SELECT count(DISTINCT chunk_id) FROM {relation}", "admin") == [(len(photos),)]
     ((main,),) = place.ask("SELECT pg_relation_size('products')")
     assert main < sum(length for length, _ in photos)
     shop.run(5, mix={"reprice_product": 1})
-    assert place.ask(f"SELECT count(DISTINCT chunk_id) FROM {relation}") == [(len(photos),)]
+    assert place.ask(f"SELECT count(DISTINCT chunk_id) FROM {relation}", "admin") == [(len(photos),)]
 
 
 def test_the_driver_gives_back_what_was_written(shops: Make, place: Any) -> None:
