@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -73,14 +74,15 @@ def test_a_killed_order_can_be_rolled_back(shops: Make, place: Any) -> None:
 def test_sessions_are_killed_while_it_runs(shops: Make, place: Any) -> None:
     """The lock is not held while killing, so a kill meets any moment of a transaction."""
     shop = shops()
+    deadline = time.monotonic() + 60
     with shop.running(size=30) as running:
-        for _ in range(6):
+        for _ in range(4):
             reached = running.throughput().transactions + 2
-            while running.alive and running.throughput().transactions < reached:
-                pass
+            while running.alive and running.throughput().transactions < reached and time.monotonic() < deadline:
+                time.sleep(0.002)
             if (session := shop._writer._session) is not None:
                 place.kill(session)
-    assert running.throughput().transactions >= 12
+    assert running.throughput().transactions >= 8
     assert shop.compare() == ()
 
 
