@@ -286,13 +286,24 @@ def strays(room: Path, user: ServerUser) -> list[psutil.Process]:
 
 
 def _gone(process: psutil.Process, limit: float) -> bool:
+    """Wait until a process has ended; whether it did.
+
+    One that has ended and whose parent does not collect it has ended too: a server that a notebook's kernel started
+    stays such a zombie for as long as that kernel is busy.
+    """
+    deadline = time.monotonic() + limit
     try:
-        process.wait(limit)
-    except psutil.TimeoutExpired:
-        return False
+        while True:
+            with contextlib.suppress(psutil.TimeoutExpired):
+                # Where it is a child of ours, this collects it.
+                process.wait(max(0.0, min(0.1, deadline - time.monotonic())))
+                return True
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            if time.monotonic() > deadline:
+                return False
     except psutil.NoSuchProcess:
         return True
-    return True
 
 
 def run_tool(

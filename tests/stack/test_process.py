@@ -109,6 +109,25 @@ def test_stop_is_polite_and_then_kills(start: Callable[..., Server]) -> None:
         assert not psutil.pid_exists(server.record.pid)
 
 
+def test_a_server_that_its_parent_does_not_collect_has_ended(start: Callable[..., Server]) -> None:
+    """A kernel started it, and `down` ends it from another process."""
+    server = start().wait()
+    program = (
+        "import sys\nfrom streamlab.stack.process import ProcessRecord, stop\n"
+        "print(stop(ProcessRecord(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]), limit=60))"
+    )
+    record = server.record
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(record.pid), str(record.created), record.marker],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout.strip() == "True", done.stderr
+    # Not killed: SIGTERM was enough.
+    assert server.process.wait(10) == -signal.SIGTERM
+
+
 def test_waiting_ends_at_once_when_the_server_dies_and_shows_its_log(start: Callable[..., Server]) -> None:
     server = start("import sys; print('no space for the frobnicator'); sys.exit(3)")
     with pytest.raises(
