@@ -74,8 +74,8 @@ class Home:
         mode = 0o711 if self.user.other else 0o700
         self._refuse_strange()
         for directory in (self.path, self.cache):
-            fresh = not directory.exists()
             try:
+                fresh = not directory.exists()
                 directory.mkdir(parents=True, exist_ok=True)
                 if fresh:
                     directory.chmod(mode)
@@ -93,6 +93,21 @@ class Home:
             self._reachable(directory)
         self.secrets.mkdir(mode=0o700, exist_ok=True)
         self.leases.mkdir(mode=0o700, exist_ok=True)
+
+    def exists(self) -> bool:
+        """Whether there is anything of this home.
+
+        Raises
+        ------
+        StackError
+            It lies where we may not look.
+        """
+        try:
+            return self.path.exists()
+        except OSError as error:
+            raise StackError(
+                f"{self.path} is not readable for you.", "Set STREAMLAB_HOME to a directory of your own."
+            ) from error
 
     def _refuse_strange(self) -> None:
         """A home has its directory to itself: one that holds other things is refused, and so never purged."""
@@ -182,6 +197,10 @@ class Home:
             state = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {"format": settings.STATE_FORMAT, "services": {}}
+        except PermissionError as error:
+            raise StackError(
+                f"{path} belongs to another user.", "Set STREAMLAB_HOME to a directory of your own."
+            ) from error
         except ValueError as error:
             raise UnusableState(f"{path} is not readable as JSON.", "Run: streamlab down --purge") from error
         if not isinstance(state, dict) or state.get("format") != settings.STATE_FORMAT:

@@ -356,7 +356,7 @@ class Stack:
         wanted = [_known(name) for name in services] if services is not None else list(SERVICES)
         # What depends on a stopped service is stopped with it.
         wanted += [n for n, cls in SERVICES.items() if n not in wanted and set(cls.after) & set(wanted)]
-        if not self.home.path.exists():
+        if not self.home.exists():
             return []
         with self.home.locked():
             if purge:
