@@ -52,6 +52,7 @@ _PASSED_ON = (
 # parent (a kernel, a test run) reaps it when it ends, and Python does not warn of a child left running.
 _CHILDREN: list[subprocess.Popen[bytes]] = []
 _KEEPING = threading.Lock()
+_EXEC_LIMIT = 2.0
 
 
 class Cancelled(StackError):
@@ -109,22 +110,20 @@ class ProcessRecord:
 
     def process(self) -> psutil.Process | None:
         """The live process, or None where it has ended or the pid now belongs to another."""
-        try:
-            process = psutil.Process(self.pid)
-            # The clock that start times are derived from may be adjusted by a second or two.
-            if abs(process.create_time() - self.created) > 2.5 or process.status() == psutil.STATUS_ZOMBIE:
-                return None
-            command = process.cmdline()
-            deadline = time.monotonic() + 0.5
-            # A program that has just taken the place of the one that forked has no command line for a moment.
-            while not command and time.monotonic() < deadline:
-                time.sleep(0.005)
+        deadline = time.monotonic() + _EXEC_LIMIT
+        while True:
+            try:
+                process = psutil.Process(self.pid)
+                # The clock that start times are derived from may be adjusted by a second or two.
+                if abs(process.create_time() - self.created) > 2.5 or process.status() == psutil.STATUS_ZOMBIE:
+                    return None
                 command = process.cmdline()
-        except psutil.AccessDenied:
-            return None
-        except psutil.NoSuchProcess:
-            return None
-        return process if any(self.marker in part for part in command) else None
+            except (psutil.AccessDenied, psutil.NoSuchProcess):
+                return None
+            if command or time.monotonic() > deadline:
+                return process if any(self.marker in part for part in command) else None
+            # In the middle of exec(2), a moment after it was started: it has no command line yet.
+            time.sleep(0.002)
 
 
 def server_environment(**more: str) -> dict[str, str]:

@@ -74,6 +74,20 @@ def test_a_server_is_known_by_pid_start_time_and_command(start: Callable[..., Se
     assert replace(record, marker="of another").process() is None
 
 
+def test_a_server_is_known_from_its_first_moment_on(tmp_path: Path) -> None:
+    """While exec(2) replaces the program there is no command line; that must not look like another's process."""
+    for _ in range(100):
+        process, record = spawn(
+            ["sleep", "600"], log=tmp_path / "log", user=OURSELVES, marker="600", env=server_environment(),
+            room=tmp_path,
+        )  # fmt: skip
+        try:
+            assert record.process() is not None
+        finally:
+            process.kill()
+            process.wait(10)
+
+
 def test_a_pid_that_now_belongs_to_another_is_left_alone(start: Callable[..., Server]) -> None:
     """The record of a dead server, whose number was given to a process of the same kind."""
     innocent = start().wait()
