@@ -230,10 +230,7 @@ class MySQL(Service):
     # -- process ----------------------------------------------------------------------------------
 
     def _socket(self) -> Path:
-        path = self.room / "s.sock"
-        if len(os.fsencode(path)) >= 107:
-            raise StackError(f"{path} is too long for a Unix socket.", "Set STREAMLAB_HOME to a shorter path.")
-        return path
+        return self.directory_of("s.sock") / "s.sock"
 
     def start(self) -> ProcessRecord:
         """Start the server; accounts are made by its init file."""
@@ -306,6 +303,7 @@ class MySQL(Service):
     def ended(self, *, served: bool) -> None:
         """Remove the init file, which holds passwords: the server may have ended before it was ready."""
         (self.room / "init.sql").unlink(missing_ok=True)
+        super().ended(served=served)
 
     def address(self) -> dict[str, Any]:
         """Host, port, and for each role the user and its option file."""

@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,7 +52,6 @@ SETTINGS: dict[str, str] = {
     # Explains "too slow" before it is asked: checkpoints and long lock waits are in the log.
     "log_lock_waits": "on",
 }
-_SOCKET_PATH_LIMIT = 107
 _ORPHAN_LIMIT = 3.0
 
 
@@ -185,18 +183,8 @@ class PostgreSQL(Service):
         write_private(self.room / "data" / "streamlab.conf", text, self.home.user)
 
     def socket_directory(self) -> Path:
-        """Where the Unix socket lies: in the service's room, or in a short path where that is too long."""
-        path = self.room
-        if len(os.fsencode(path / f".s.PGSQL.{self.port}")) < _SOCKET_PATH_LIMIT:
-            return path
-        short = Path(tempfile.gettempdir()) / f"streamlab-{zlib.crc32(os.fsencode(path)):08x}"
-        owner = self.home.user.uid if self.home.user.other else os.geteuid()
-        if not short.exists():
-            short.mkdir(mode=0o700)
-            self.home.user.own(short)
-        if short.is_symlink() or short.stat().st_uid != owner:
-            raise StackError(f"{short} belongs to another user.", "Set STREAMLAB_HOME to a shorter path.")
-        return short
+        """Where the Unix socket lies."""
+        return self.directory_of(f".s.PGSQL.{self.port}")
 
     # -- process ----------------------------------------------------------------------------------
 

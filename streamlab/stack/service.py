@@ -7,21 +7,28 @@ container engine) would stand beside them.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import tempfile
 import threading
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from streamlab.errors import PortTaken
+from streamlab.errors import PortTaken, StackError
 from streamlab.stack import ports
 from streamlab.stack.cache import Cache
 from streamlab.stack.home import Home
 from streamlab.stack.process import ProcessRecord
 
 __all__ = ["Context", "Service"]
+
+_SOCKET_PATH_LIMIT = 107
+"""Bytes of a Unix socket's path, the closing zero included, on the strictest system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +91,10 @@ class Service(ABC):
     def started(self) -> None:  # noqa: B027 - most servers need nothing more
         """Called once the server is ready: accounts, databases. Idempotent."""
 
-    def ended(self, *, served: bool) -> None:  # noqa: B027 - most servers leave nothing behind
+    def ended(self, *, served: bool) -> None:
         """Called once the process has ended; `served` tells whether it was ready before. Idempotent."""
+        with contextlib.suppress(OSError):
+            self._short.rmdir()
 
     def cache_entries(self) -> list[str]:
         """Names of the cache entries that the server runs from."""
@@ -115,6 +124,29 @@ class Service(ABC):
     def port(self) -> int:
         """The port that clients use."""
         return self.base + ports.PORTS[self.name]
+
+    @property
+    def _short(self) -> Path:
+        return Path(tempfile.gettempdir()) / f"streamlab-{zlib.crc32(os.fsencode(self.room)):08x}"
+
+    def directory_of(self, socket: str) -> Path:
+        """Where a Unix socket of that name lies: in the service's room, or in a short path where that is too long.
+
+        Raises
+        ------
+        StackError
+            The short path is somebody else's.
+        """
+        if len(os.fsencode(self.room / socket)) < _SOCKET_PATH_LIMIT:
+            return self.room
+        short = self._short
+        owner = self.home.user.uid if self.home.user.other else os.geteuid()
+        if not short.exists():
+            short.mkdir(mode=0o700)
+            self.home.user.own(short)
+        if short.is_symlink() or short.stat().st_uid != owner:
+            raise StackError(f"{short} belongs to another user.", "Set STREAMLAB_HOME to a shorter path.")
+        return short
 
     def report(self, text: str) -> None:
         """Say what is being done now."""

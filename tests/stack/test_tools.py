@@ -199,6 +199,25 @@ def test_a_file_in_the_way_is_an_outcome_of_that_service_alone(another_home: Pat
     assert Stack(home).down() == ["mysql"]
 
 
+@pytest.mark.integration
+def test_a_home_too_deep_for_unix_sockets_serves_all_the_same(
+    another_home: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = another_home / ("d" * 60) / ("e" * 60)
+    monkeypatch.setenv("STREAMLAB_HOME", str(deep))
+    own = Stack()
+    assert own.home != stack.home
+    outcomes = own.up(["postgres", "mysql"])
+    assert [str(each.error) for each in outcomes if each.error] == []
+    directory = own.service("postgres").directory_of(f".s.PGSQL.{own.service('postgres').port}")
+    assert not directory.is_relative_to(deep)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    with psycopg.connect(settings.postgres_dsn("app")) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    own.down()
+    assert not directory.exists()
+
+
 # -- what lies in the cache ---------------------------------------------------------------------------
 
 
