@@ -28,8 +28,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for 
         mark, colour = {Verdict.OK: ("✓", "green"), Verdict.WARN: ("!", "yellow"), Verdict.FAIL: ("✗", "red")}[
             finding.verdict
         ]
-        line = Text.assemble((mark, colour), f" {finding.subject:<14} {finding.detail}")
-        console.print(line, soft_wrap=True)
+        detail = finding.detail.replace("\n", "\n" + " " * 17)
+        console.print(Text.assemble((mark, colour), f" {finding.subject:<14} {detail}"), soft_wrap=True)
         if finding.fix and finding.verdict is not Verdict.OK:
             console.print(Text(f"    → {finding.fix}"), soft_wrap=True)
     failed = any(finding.verdict is Verdict.FAIL for finding in findings)

@@ -87,8 +87,6 @@ def register(progress: Callable[[int, int], None]) -> str:
                 kernel_name=kernel_name,
                 startup_timeout=start_timeout,
                 timeout=execution_timeout,
-                # Without it each kernel warns that it listens on the loopback address.
-                extra_arguments=["--log-level=40"],
                 **kwargs,
             )
             return client.execute()
