@@ -121,6 +121,7 @@ def status(as_json: Json = False) -> None:
     for row in rows:
         if row.problem:
             console.print(Text(f"{row.title}: {row.problem}", "red"), soft_wrap=True)
+            console.print(Text(f"  → {row.fix}"), soft_wrap=True)
         if row.state == "dead":
             console.print(
                 Text(f"{row.title} has died. See: streamlab logs {row.name}; start it again: streamlab up", "red"),

@@ -109,7 +109,7 @@ def _servers(stack: Stack, rows: list[ServiceStatus]) -> Iterator[Finding]:
             own = "" if row.ours else ", your own server"
             yield Finding(row.title, Verdict.OK, f"{row.version} at {row.host}:{row.port}{own}")
         elif row.state == "unreachable":
-            yield Finding(row.title, Verdict.FAIL, row.problem, f"Look at {settings.VARIABLES[row.name]}.")
+            yield Finding(row.title, Verdict.FAIL, row.problem, row.fix)
         elif row.state == "dead":
             last = tail(stack.home.path / row.name / "log", 1)
             yield Finding(row.title, Verdict.WARN, f"has died. Last line of its log: {last}", again)

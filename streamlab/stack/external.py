@@ -74,7 +74,7 @@ def _mysql() -> Seen:
     variable = settings.VARIABLES["mysql"]
     address = settings.mysql_address()
     try:
-        with pymysql.connect(**address.arguments(), connect_timeout=_LIMIT) as connection:
+        with pymysql.connect(**address.arguments(), connect_timeout=_LIMIT, read_timeout=_LIMIT) as connection:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT version()")
                 row = cursor.fetchone()

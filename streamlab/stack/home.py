@@ -201,6 +201,10 @@ class Home:
             raise StackError(
                 f"{path} belongs to another user.", "Set STREAMLAB_HOME to a directory of your own."
             ) from error
+        except OSError as error:
+            raise StackError(
+                f"{path} cannot be read: {error.strerror}.", "Set STREAMLAB_HOME to a directory of your own."
+            ) from error
         except ValueError as error:
             raise UnusableState(f"{path} is not readable as JSON.", "Run: streamlab down --purge") from error
         if not isinstance(state, dict) or state.get("format") != settings.STATE_FORMAT:

@@ -71,6 +71,7 @@ class ServiceStatus:
     start_seconds: float | None
     ours: bool
     problem: str = ""
+    fix: str = ""
 
 
 class _NeedFailed(StackError):
@@ -503,5 +504,6 @@ def _foreign_status(name: str, title: str) -> ServiceStatus:
         rss_bytes=0,
         start_seconds=None,
         ours=False,
-        problem=f"{seen.problem} {seen.fix}".strip(),
+        problem=seen.problem,
+        fix=seen.fix,
     )

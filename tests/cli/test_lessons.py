@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 import psutil
 import pytest
-from cli.conftest import start, streamlab
+from cli.command import start, streamlab
 
 from streamlab.errors import LessonError, UnknownParameter
 from streamlab.lab import runner

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli.conftest import streamlab
+from cli.command import streamlab
 
 from streamlab import __version__
 from streamlab.__main__ import main

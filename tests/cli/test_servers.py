@@ -11,7 +11,8 @@ from typing import Any
 import filelock
 import psycopg
 import pytest
-from cli.conftest import processes, start, streamlab
+from cli.command import processes, start, streamlab
+from psycopg.conninfo import make_conninfo
 
 from streamlab import settings
 from streamlab.metrics import ASKED
@@ -29,6 +30,7 @@ SERVICE = {
     "start_seconds": float | None,
     "ours": bool,
     "problem": str,
+    "fix": str,
 }
 
 
@@ -93,22 +95,22 @@ def test_metrics_are_printed_for_programs(stack: object) -> None:
 
 
 @pytest.mark.integration
-def test_a_server_goes_down_and_comes_up_again_and_its_log_is_followed(home: Path) -> None:
-    up = streamlab("up", "postgres", STREAMLAB_HOME=str(home))
+def test_a_server_goes_down_and_comes_up_again_and_its_log_is_followed(another_home: Path) -> None:
+    up = streamlab("up", "postgres", STREAMLAB_HOME=str(another_home))
     assert up.returncode == 0, up.stderr
     assert "postgres: starting" in up.stderr
     assert "started in" in up.stdout
-    assert status(home)["mysql"]["state"] == "stopped"
+    assert status(another_home)["mysql"]["state"] == "stopped"
 
-    following = start("logs", "postgres", "-f", STREAMLAB_HOME=str(home))
+    following = start("logs", "postgres", "-f", STREAMLAB_HOME=str(another_home))
     try:
         following.wait_for_line("ready to accept connections")
-        down = streamlab("down", STREAMLAB_HOME=str(home))
+        down = streamlab("down", STREAMLAB_HOME=str(another_home))
         assert (down.returncode, down.stdout) == (0, "Stopped: postgres.\n")
         following.wait_for_line("database system is shut down")
-        assert status(home)["postgres"]["state"] == "stopped"
-        assert streamlab("down", STREAMLAB_HOME=str(home)).stdout == "Nothing was running.\n"
-        assert streamlab("up", "postgres", STREAMLAB_HOME=str(home)).returncode == 0
+        assert status(another_home)["postgres"]["state"] == "stopped"
+        assert streamlab("down", STREAMLAB_HOME=str(another_home)).stdout == "Nothing was running.\n"
+        assert streamlab("up", "postgres", STREAMLAB_HOME=str(another_home)).returncode == 0
         following.wait_for(
             lambda: sum("ready to accept connections" in line for line in following.printed) == 2, "the second start"
         )
@@ -117,25 +119,28 @@ def test_a_server_goes_down_and_comes_up_again_and_its_log_is_followed(home: Pat
         assert following.end() == 130
     assert following.said == ["Interrupted.\n"]
 
-    with psycopg.connect(dsn(home), autocommit=True) as connection:
+    with psycopg.connect(dsn(another_home), autocommit=True) as connection:
         connection.execute("CREATE TABLE left_over (id int)")
-    reset = streamlab("reset", STREAMLAB_HOME=str(home))
+    reset = streamlab("reset", STREAMLAB_HOME=str(another_home))
     assert reset.returncode == 0, reset.stderr
     assert reset.stdout.startswith("Dropped ")
-    with psycopg.connect(dsn(home)) as connection:
+    with psycopg.connect(dsn(another_home)) as connection:
         assert connection.execute("SELECT to_regclass('left_over')").fetchone() == (None,)
 
-    record = status(home)["postgres"]
+    record = status(another_home)["postgres"]
     os.kill(record["pid"], signal.SIGKILL)
-    shown = streamlab("status", STREAMLAB_HOME=str(home)).stdout
+    shown = streamlab("status", STREAMLAB_HOME=str(another_home)).stdout
     assert "PostgreSQL has died. See: streamlab logs postgres" in shown
 
 
 def dsn(home: Path) -> str:
     address = json.loads((home / "stack.json").read_text(encoding="utf-8"))["services"]["postgres"]["address"]
-    return (
-        f"host={address['host']} port={address['port']} dbname={address['database']} user={address['roles']['admin']} "
-        f"passfile={address['passfile']}"
+    return make_conninfo(
+        host=address["host"],
+        port=address["port"],
+        dbname=address["database"],
+        user=address["roles"]["admin"],
+        passfile=address["passfile"],
     )
 
 
@@ -143,24 +148,24 @@ def dsn(home: Path) -> str:
 @pytest.mark.parametrize(
     ("line", "number"), [("postgres: initialising", signal.SIGINT), ("postgres: starting", signal.SIGTERM)]
 )
-def test_an_interrupted_start_leaves_nothing_half_done(home: Path, line: str, number: signal.Signals) -> None:
-    running = start("up", "postgres", STREAMLAB_HOME=str(home))
+def test_an_interrupted_start_leaves_nothing_half_done(another_home: Path, line: str, number: signal.Signals) -> None:
+    running = start("up", "postgres", STREAMLAB_HOME=str(another_home))
     running.wait_for_line(line)
     running.send(number)
     running.send(number)
     assert running.end() == 130
     assert running.said[-1] == "Interrupted.\n"
     assert "Traceback" not in "".join(running.said)
-    assert processes(home) == []
-    with filelock.FileLock(home / "lock").acquire(timeout=0):
+    assert processes(another_home) == []
+    with filelock.FileLock(another_home / "lock").acquire(timeout=0):
         pass
-    again = streamlab("up", "postgres", STREAMLAB_HOME=str(home))
+    again = streamlab("up", "postgres", STREAMLAB_HOME=str(another_home))
     assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.integration
-def test_a_terminal_that_goes_away_is_an_interrupt(home: Path) -> None:
-    running = start("up", "postgres", STREAMLAB_HOME=str(home))
+def test_a_terminal_that_goes_away_is_an_interrupt(another_home: Path) -> None:
+    running = start("up", "postgres", STREAMLAB_HOME=str(another_home))
     running.wait_for_line("postgres: ")
     running.send(signal.SIGHUP)
     assert running.end() == 130

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import pytest
-
-from streamlab import settings
 
 LIMIT = 90.0
 
@@ -112,16 +107,3 @@ def processes(text: str | Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A home of the test's own, where servers can run also as root; empty at first, and gone at the end."""
-    default = settings.default_home()
-    path = default.with_name(f"{default.name}-test-cli-{uuid.uuid4().hex[:8]}")
-    yield path
-    if path.exists():
-        ended = streamlab("down", "--purge", STREAMLAB_HOME=str(path))
-        assert ended.returncode == 0, ended.stderr
-        shutil.rmtree(path)
-    assert processes(path) == []
