@@ -56,6 +56,9 @@ PICTURES: dict[str, Diagram] = {
          ("d", "b", "short back"), ("a", "e"), ("e", "d", "up")],
         title="Lanes",
     ),
+    "crowded": Diagram.of(
+        [*(f"source {n}" for n in range(7)), "hub"], [(f"source {n}", "hub", "rows") for n in range(7)], title="Crowded"
+    ),
     "tall": Diagram.of(
         [Node("s", "shop", rows=3, icon=Icon.PERSON), *(Node(f"t{n}", f"table {n}", ("x",)) for n in range(3)),
          Node("z", "sink", column=2, rows=3, icon=Icon.PROGRAM, mark=Mark.BUSY, status="busy")],

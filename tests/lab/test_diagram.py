@@ -16,7 +16,7 @@ from streamlab.errors import LessonError
 from streamlab.lab import topology as module
 from streamlab.lab.diagram import Diagram, Edge, Mark, Node
 from streamlab.lab.graph import Icon
-from streamlab.lab.layout import fitted, lay_out, text_width
+from streamlab.lab.layout import HEADER, PAD, fitted, lay_out, text_width
 from streamlab.lab.routes import Box
 from streamlab.lab.topology import topology, write_overview
 
@@ -45,7 +45,11 @@ def check_layout(diagram: Diagram) -> None:
         assert on_border(grid.boxes[route.edge.source], *route.start)
         assert on_border(grid.boxes[route.edge.target], *route.end)
         if route.kind in {"over", "under"}:
-            assert 0 < route.lane < grid.height
+            # Below the heading, and above the foot, with its label.
+            top = PAD + (HEADER if diagram.title or diagram.summary else 0)
+            room = 15 if route.edge.label else 3
+            assert route.lane - (room if route.kind == "over" else 0) >= top
+            assert route.lane + (room if route.kind == "under" else 0) < grid.height
             assert not any(box.y <= route.lane <= box.bottom and _spans(route, box) for box in grid.boxes.values())
     lanes = [route for route in grid.routes if route.kind in {"over", "under"}]
     for one, other in itertools.combinations(lanes, 2):

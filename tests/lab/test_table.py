@@ -13,7 +13,7 @@ from typing import Any
 import pandas
 import polars
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamlab.errors import LessonError
@@ -133,6 +133,7 @@ def test_values(value: object, text: str) -> None:
     assert cell_text(value) == text
 
 
+@example([{"a": "<script>1 &lt; 2</script>", "<b>": "a</td><td>b", "c&": "&amp;"}])
 @given(st.lists(st.dictionaries(st.sampled_from(["a", "<b>", "c&"]), st.text(), min_size=3), min_size=1, max_size=4))
 def test_html_holds_the_same_texts_and_no_markup_of_the_values(rows: list[dict[str, str]]) -> None:
     rendered = render(rows, "a", "<b>", "c&", caption="<i>caption</i>")
