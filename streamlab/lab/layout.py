@@ -51,9 +51,9 @@ def text_width(text: str, size: float, *, mono: bool = False, bold: bool = False
     if mono:
         return len(text) * size * 0.61
     units = sum(
-        0.37 if c in _NARROW else 0.93 if c in _WIDE else 0.68 if c.isupper() or c.isdigit() else 0.61 for c in text
+        0.37 if c in _NARROW else 1.0 if c in _WIDE else 0.68 if c.isupper() or c.isdigit() else 0.61 for c in text
     )
-    return units * size * (1.08 if bold else 1.0)
+    return units * size * (1.13 if bold else 1.0)
 
 
 def is_address(line: str) -> bool:

@@ -93,6 +93,9 @@ window.draw = (scenes) => {{
     const box = card.querySelector("rect").getBBox();
     return [...card.querySelectorAll("text")].filter((text) => {{
       const own = text.getBBox();
+      const icon = card.querySelector(":scope > path.sl-line");
+      const at = icon && icon.transform.baseVal.consolidate().matrix;
+      if (at && own.y < at.f + 12 && own.x + own.width > at.e) return true;
       return own.x < box.x || own.x + own.width > box.x + box.width || own.y + own.height > box.y + box.height;
     }}).map((text) => text.textContent);
   }});
