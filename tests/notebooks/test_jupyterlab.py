@@ -101,12 +101,14 @@ def page(jupyter: str) -> Iterator[Any]:
 def test_a_lesson_runs_from_the_first_cell_to_the_last(slug: str, page: Any, jupyter: str) -> None:
     page.goto(f"{jupyter}/lab/tree/{slug}.ipynb?token={TOKEN}")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
-    # The status of the kernel is in the toolbar: commands wait for it.
-    page.wait_for_selector('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status="idle"]')
-    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    # Cells that are run before there is a kernel raise a dialog.
     page.wait_for_function(
-        "() => { const c = window.jupyterapp.shell.currentWidget.content; return c.widgets.filter("
-        "w => w.model.type === 'code').every(w => w.model.executionCount !== null && w.model.executionState !== 'running') }",
+        "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+    )
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+    page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === 'code')"
+        ".every(w => w.model.executionCount !== null && w.model.executionState !== 'running')",
         timeout=120_000,
     )
     errors = page.evaluate(
