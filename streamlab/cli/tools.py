@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -71,7 +72,6 @@ def lab(
     command = [
         sys.executable, "-m", "jupyter", "lab", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
         f"--ServerApp.root_dir={root / 'notebooks'}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--LabApp.news_url=None",
     ]  # fmt: skip
     if not browser:
         command.append("--no-browser")
@@ -79,7 +79,13 @@ def lab(
         command.append("--allow-root")
     from streamlab.lab import kernel
 
-    raise typer.Exit(_run(command, root, kernel.environment(batch=False)))
+    # Without it JupyterLab asks each reader about news, on top of the lesson.
+    configuration = [str(files("streamlab.lab") / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    environment = {
+        **kernel.environment(batch=False),
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, configuration)),
+    }
+    raise typer.Exit(_run(command, root, environment))
 
 
 def test(

@@ -129,3 +129,6 @@ def test_a_lesson_runs_from_the_first_cell_to_the_last(slug: str, page: Any, jup
     buttons = page.locator(".widget-toggle-button")
     buttons.first.scroll_into_view_if_needed()
     assert buttons.count() >= 2
+    # Nothing stands on top of the lesson.
+    assert page.locator(".Toastify__toast").count() == 0
+    assert page.locator(".jp-Dialog").count() == 0
