@@ -1,7 +1,8 @@
 """What a kernel of the project is started with, so that it says nothing but what the notebook says.
 
 A kernel that runs on loopback warns at each start that its sockets are not encrypted, which in a terminal looks like a
-fault and in a batch run hides one. The message comes from ipykernel's own start, before any cell, and is no setting of
+fault and in a batch run hides one; and whoever ends a kernel interrupts it first, which it reports as an error where it
+is just between two cells. The first message comes from ipykernel's own start, before any cell, and is no setting of
 its own; so it is taken out by a filter in the configuration of an IPython profile. Everything else that a kernel has to
 say still arrives. The profile has a second merit: startup files and extensions of a user's own profile do not
 change what a lesson does in batch.
@@ -25,10 +26,9 @@ _CONFIG = """\
 # Written by streamlab; it is made again when it is missing.
 import logging
 
-# The kernel listens on 127.0.0.1, and its messages are signed.
-logging.getLogger("IPKernelApp").addFilter(
-    lambda record: not record.getMessage().startswith("Kernel is running over TCP without encryption")
-)
+# The kernel listens on 127.0.0.1, and its messages are signed. An interrupt between two cells is how it is asked to end.
+_EXPECTED = ("Kernel is running over TCP without encryption", "KeyboardInterrupt caught in kernel")
+logging.getLogger("IPKernelApp").addFilter(lambda record: not record.getMessage().startswith(_EXPECTED))
 # A history of lessons is of no use, and several kernels would wait for each other's lock on its file.
 get_config().HistoryManager.hist_file = ":memory:"
 """
