@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from benchmarks.references import References
 from benchmarks.servers import Servers
 
-__all__ = ["Bench", "Benchmark", "Case", "Reference", "limit"]
+__all__ = ["Bench", "Benchmark", "Case", "Reference", "floor", "limit"]
 
 T = TypeVar("T")
 
@@ -59,6 +59,11 @@ class Reference(Generic[T]):
 def limit(value: float, text: str) -> Reference[Any]:
     """A fixed limit in place of another program: met where the limit divided by the figure is at least 1."""
     return Reference(f"limit: {text}", lambda _made: value, 1.0)
+
+
+def floor(value: float, text: str) -> Reference[Any]:
+    """A rate that should be reached, in place of another program: met where the figure divided by it is at least 1."""
+    return Reference(f"at least: {text}", lambda _made: value, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ _CONFIG = """\
 # Written by streamlab; it is made again when it is missing.
 import logging
 
-# The kernel listens on 127.0.0.1, and its messages are signed. An interrupt between two cells is how it is asked to end.
+# The kernel listens on 127.0.0.1, and its messages are signed. It is asked to end by an interrupt between two cells.
 _EXPECTED = ("Kernel is running over TCP without encryption", "KeyboardInterrupt caught in kernel")
 logging.getLogger("IPKernelApp").addFilter(lambda record: not record.getMessage().startswith(_EXPECTED))
 # A history of lessons is of no use, and several kernels would wait for each other's lock on its file.

@@ -42,6 +42,8 @@ from streamlab.lab.topology import topology
 from streamlab.lab.wrong import Wrong
 from streamlab.stack import SERVICES, Home, Stack
 from streamlab.stack.namespace import Namespace, reap
+from streamlab.workload import MySQLTarget, PostgresTarget, Shop
+from streamlab.workload.target import Target
 
 __all__ = ["Lesson", "lesson"]
 
@@ -120,6 +122,7 @@ class Lesson:
         self.results.expect_checks(list(checks.exercises(self.slug)))
         self._predictions = Predictions(self.results, self.live)
         self._checked: dict[str, checks.Checked] = {}
+        self._closing = contextlib.ExitStack()
         if "postgres" in needs:
             schema = namespace.postgres_schema()
             with psycopg.connect(str.__str__(settings.postgres_dsn()), autocommit=True) as connection:
@@ -177,6 +180,28 @@ class Lesson:
             raise LessonError(
                 f"Lesson {self.slug} does not say that it needs {service}.", f"Add it: needs=[..., {service!r}]."
             )
+
+    def shop(self, service: str = "postgres", **parameters: Any) -> Shop:
+        """A shop of this run, opened and filled with its first customers and products; closed by `close`.
+
+        Parameters
+        ----------
+        service : str
+            postgres or mysql.
+        **parameters
+            As `streamlab.workload.Shop` takes them. `seed` is the lesson's, unless it is given.
+        """
+        self._want(service)
+        if self.results.seed is not None:
+            parameters.setdefault("seed", self.results.seed)
+        target: Target
+        if service == "postgres":
+            target = PostgresTarget(settings.postgres_dsn(), self.namespace.name)
+        else:
+            target = MySQLTarget(settings.mysql_address(), self.namespace.name)
+        shop = self._closing.enter_context(Shop(target, **parameters))
+        shop.create()
+        return shop
 
     # -- names ------------------------------------------------------------------------------------
 
@@ -327,6 +352,7 @@ class Lesson:
         if self.namespace.closed:
             return
         self._predictions.close()
+        self._closing.close()
         problems = self.namespace.close()
         self.results.finish()
         if problems:

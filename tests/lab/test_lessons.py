@@ -197,3 +197,18 @@ def test_figures_and_wrong_cells_are_kept(stack: object, results: Path) -> None:
     assert told["seed"] == 5
     assert told["measured"] == {"delay": {"value": 1.5, "unit": "ms"}}
     assert [each["title"] for each in told["wrong"]] == ["a table that is not there"]
+
+
+@pytest.mark.parametrize("service", ["postgres", "mysql"])
+def test_a_shop_of_the_run_has_the_seed_of_the_lesson(service: str, stack: object) -> None:
+    with lesson(SLUG, needs=[service], seed=5) as lab:
+        shop = lab.shop(service, customers=3, products=4)
+        assert shop.parameters.seed == 5
+        shop.run(transactions=5)
+        assert not shop.compare()
+        if service == "postgres":
+            with psycopg.connect(lab.dsn) as connection:
+                assert connection.execute("SELECT count(*) FROM products").fetchone() is not None
+        # Left open: the end of the lesson rolls it back, and is not held up by its locks.
+        shop.begin_order()
+    assert lab.namespace.name not in schemas() | databases()
