@@ -265,6 +265,8 @@ def end(process: psutil.Process, *, how: int = signal.SIGTERM, limit: float = 20
             )
     # Children of a killed server (PostgreSQL's backends) notice by themselves; until then its port is not free.
     psutil.wait_procs(children, timeout=5.0)
+    with _KEEPING:
+        _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
 
 
 def strays(room: Path, user: ServerUser) -> list[psutil.Process]:

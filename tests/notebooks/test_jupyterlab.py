@@ -60,6 +60,10 @@ def jupyter(stack: object, tmp_path: Path) -> Iterator[str]:
     (tmp_path / "config").mkdir()
     # For the test: lets it run JupyterLab's own commands.
     (tmp_path / "config" / "jupyter_lab_config.py").write_text("c.LabApp.expose_app_in_browser = True\n")
+    # And a reader's notebook is saved as it is worked through; the checkout's own must stay as it is.
+    documents = tmp_path / "settings" / "@jupyterlab" / "docmanager-extension"
+    documents.mkdir(parents=True)
+    (documents / "plugin.jupyterlab-settings").write_text('{"autosave": false}')
     log = tmp_path / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -111,6 +115,7 @@ def test_a_lesson_runs_from_the_first_cell_to_the_last(slug: str, page: Any, jup
         ".every(w => w.model.executionCount !== null && w.model.executionState !== 'running')",
         timeout=120_000,
     )
+    assert page.evaluate("() => window.jupyterapp.shell.currentWidget.context.model.dirty")  # not saved
     errors = page.evaluate(
         "() => window.jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === 'code').flatMap("
         "w => w.model.outputs.toJSON()).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)"
