@@ -22,7 +22,7 @@ import filelock
 from streamlab import settings
 from streamlab.errors import HomeBusy, StackError
 from streamlab.stack import Stack
-from streamlab.stack.manager import ServiceStatus
+from streamlab.stack.status import ServiceStatus
 
 __all__ = ["ROOT", "Servers", "command", "own_home", "shielded"]
 

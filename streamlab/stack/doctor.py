@@ -11,9 +11,11 @@ from streamlab.sql import load
 from streamlab.stack import leases, machine, ports
 from streamlab.stack.home import Home
 from streamlab.stack.machine import Finding, Verdict
-from streamlab.stack.manager import SERVICES, ServiceStatus, Stack
+from streamlab.stack.manager import Stack
 from streamlab.stack.objects import Kind
 from streamlab.stack.process import tail
+from streamlab.stack.services import SERVICES
+from streamlab.stack.status import ServiceStatus
 
 __all__ = ["Finding", "Verdict", "examine"]
 

@@ -14,34 +14,24 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-import psutil
 import psycopg
 
 from streamlab import settings
 from streamlab.errors import MissingTool, NotOurs, PortTaken, StackError, StreamlabError, UnusableState
-from streamlab.stack import external, ports
+from streamlab.stack import external
 from streamlab.stack.cache import Cache
-from streamlab.stack.connect import Connect
 from streamlab.stack.home import Home
-from streamlab.stack.kafka import Kafka
-from streamlab.stack.mysql import MySQL
-from streamlab.stack.postgres import PostgreSQL
 from streamlab.stack.process import Cancelled, ProcessRecord, end, stop, strays, wait_until
 from streamlab.stack.service import Context, Service
+from streamlab.stack.services import DEFAULT, SERVICES, known, waves, with_needs
+from streamlab.stack.status import ServiceStatus, status
 
-__all__ = ["DEFAULT", "SERVICES", "Outcome", "ServiceStatus", "Stack", "State"]
-
-SERVICES: dict[str, type[Service]] = {cls.name: cls for cls in (PostgreSQL, MySQL, Kafka, Connect)}
-"""Every service that `streamlab up NAME` knows."""
-
-DEFAULT = ("postgres", "mysql", "kafka", "connect")
-"""What `streamlab up` starts."""
+__all__ = ["Outcome", "Stack"]
 
 _LOG = logging.getLogger("streamlab.stack")
 _INTERRUPTED_LIMIT = 5.0
 """Seconds that a server which was just being started gets to end by itself."""
 
-State = Literal["running", "stopped", "dead", "foreign", "unreachable"]
 Listener = Callable[[str, str], None]
 
 
@@ -54,24 +44,6 @@ class Outcome:
     seconds: float
     version: str = ""
     error: StreamlabError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
-    """One row of `streamlab status`. Sizes in bytes, times in seconds."""
-
-    name: str
-    title: str
-    state: State
-    version: str
-    host: str
-    port: int
-    pid: int | None
-    rss_bytes: int
-    start_seconds: float | None
-    ours: bool
-    problem: str = ""
-    fix: str = ""
 
 
 class _NeedFailed(StackError):
@@ -121,7 +93,7 @@ class Stack:
         KeyboardInterrupt
             As it was; after the clean-up.
         """
-        names = _with_needs(list(DEFAULT if services is None else services))
+        names = with_needs(list(DEFAULT if services is None else services))
         tell = listener or (lambda _service, _text: None)
         ours = [name for name in names if not settings.given(name)]
         outcomes = [_foreign(name) for name in names if settings.given(name)]
@@ -287,38 +259,11 @@ class Stack:
 
     def status(self) -> list[ServiceStatus]:
         """What is known of every service; needs no lock and changes nothing."""
-        state = self.home.read()
-        rows = []
-        # Side by side: each may take as long as a server that does not answer.
-        with ThreadPoolExecutor(len(SERVICES), thread_name_prefix="streamlab-status") as pool:
-            looked = {n: pool.submit(_foreign_status, n, c.title) for n, c in SERVICES.items() if settings.given(n)}
-        for name, cls in SERVICES.items():
-            if name in looked:
-                rows.append(looked[name].result())
-                continue
-            entry = state["services"].get(name)
-            port = int(state.get("port_base", 0)) + ports.PORTS[name] if "port_base" in state else 0
-            record = ProcessRecord(**entry["process"]) if entry and entry.get("process") else None
-            process = record.process() if record else None
-            rows.append(
-                ServiceStatus(
-                    name=name,
-                    title=cls.title,
-                    state="running" if process else ("dead" if record else "stopped"),
-                    version=str(entry["version"]) if entry else "",
-                    host=ports.HOST,
-                    port=port,
-                    pid=process.pid if process else None,
-                    rss_bytes=_memory(process) if process else 0,
-                    start_seconds=entry.get("start_seconds") if entry else None,
-                    ours=True,
-                )
-            )
-        return rows
+        return status(self.home)
 
     def missing(self, services: Iterable[str]) -> list[str]:
         """Those of the services that do not serve now: not started, dead, or not answering."""
-        names = _with_needs(list(services))
+        names = with_needs(list(services))
         own = [name for name in names if not settings.given(name)]
         absent = [name for name in names if settings.given(name) and external.look(name).problem]
         if own and not (self.home.path / "stack.json").exists():
@@ -330,7 +275,7 @@ class Stack:
 
     def service(self, name: str) -> Service:
         """The object that runs a service of this stack, for its programs and paths."""
-        return SERVICES[_known(name)](self._context(lambda _service, _text: None))
+        return SERVICES[known(name)](self._context(lambda _service, _text: None))
 
     # -- down -------------------------------------------------------------------------------------
 
@@ -357,7 +302,7 @@ class Stack:
                 f"purge is refused while the environment names servers of your own ({', '.join(foreign)}).",
                 "Unset " + ", ".join(settings.VARIABLES[name] for name in foreign) + ", and run it again.",
             )
-        wanted = [_known(name) for name in services] if services is not None else list(SERVICES)
+        wanted = [known(name) for name in services] if services is not None else list(SERVICES)
         # What depends on a stopped service is stopped with it.
         wanted += [n for n, cls in SERVICES.items() if n not in wanted and set(cls.after) & set(wanted)]
         if not self.home.exists():
@@ -378,7 +323,7 @@ class Stack:
     ) -> list[str]:
         """End servers side by side, those that need others first; the names of those that ran."""
         ended = []
-        for wave in _waves(list(records)):
+        for wave in waves(list(records)):
             if not wave:
                 continue
             with ThreadPoolExecutor(len(wave), thread_name_prefix="streamlab-down") as pool:
@@ -452,36 +397,6 @@ def _tidy(service: Service, *, served: bool) -> None:
         _LOG.warning("%s has stopped, but was not tidied: %s", service.title, error)
 
 
-def _known(name: str) -> str:
-    if name not in SERVICES:
-        raise StackError(f"There is no service called {name}.", f"Services: {', '.join(SERVICES)}.")
-    return name
-
-
-def _with_needs(names: list[str]) -> list[str]:
-    found: list[str] = []
-    for name in names:
-        for each in (*SERVICES[_known(name)].after, name):
-            if each not in found:
-                found.append(each)
-    return found
-
-
-def _waves(names: list[str]) -> list[list[str]]:
-    """Those that depend on others first, then the rest."""
-    dependent = [name for name in names if SERVICES[name].after]
-    return [dependent, [name for name in names if name not in dependent]]
-
-
-def _memory(process: psutil.Process) -> int:
-    total = 0
-    with contextlib.suppress(psutil.Error):
-        for each in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += each.memory_info().rss
-    return total
-
-
 def _foreign(name: str) -> Outcome:
     begin = time.monotonic()
     seen = external.look(name)
@@ -489,21 +404,3 @@ def _foreign(name: str) -> Outcome:
     if seen.problem:
         return Outcome(name, "failed", seconds, seen.version, StackError(seen.problem, seen.fix))
     return Outcome(name, "foreign", seconds, seen.version)
-
-
-def _foreign_status(name: str, title: str) -> ServiceStatus:
-    seen = external.look(name)
-    return ServiceStatus(
-        name=name,
-        title=title,
-        state="unreachable" if seen.problem else "foreign",
-        version=seen.version,
-        host=seen.host,
-        port=seen.port,
-        pid=None,
-        rss_bytes=0,
-        start_seconds=None,
-        ours=False,
-        problem=seen.problem,
-        fix=seen.fix,
-    )

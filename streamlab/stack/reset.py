@@ -20,9 +20,10 @@ from streamlab.errors import LeasesHeld, NotOurs, NotRunning
 from streamlab.stack import leases
 from streamlab.stack.connect import SETTINGS as CONNECT
 from streamlab.stack.home import Home
-from streamlab.stack.manager import SERVICES, Stack
+from streamlab.stack.manager import Stack
 from streamlab.stack.objects import delete_connector, delete_groups, delete_topics, drop_slot, kafka_admin, quoted
 from streamlab.stack.postgres import DATABASE
+from streamlab.stack.services import SERVICES
 
 __all__ = ["reset"]
 

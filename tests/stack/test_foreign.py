@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -235,9 +236,12 @@ def test_a_worker_of_ours_on_a_kafka_of_the_users(given: Path, stack: Stack, mon
     outcomes = {each.service: each for each in own.up(["connect"])}
     assert {name: each.state for name, each in outcomes.items()} == {"kafka": "foreign", "connect": "started"}
     admin = kafka_admin()
-    topics = set(admin.list_topics(timeout=20).topics)
-    made = {name for name in topics if name.startswith("connect_")}
+    made: set[str] = set()
+    deadline = time.monotonic() + 20
     try:
+        # A broker's metadata follow what was created by a moment.
+        while len(made) < 3 and time.monotonic() < deadline:
+            made = {name for name in admin.list_topics(timeout=20).topics if name.startswith("connect_")}
         plugins = httpx.get(f"{settings.connect_url()}/connector-plugins", timeout=20).json()
         assert any("MySqlConnector" in plugin["class"] for plugin in plugins)
         assert {name.rsplit("_", 1)[0] for name in made} == {"connect_configs", "connect_offsets", "connect_status"}

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from streamlab.stack import ports
-from streamlab.stack.manager import SERVICES
+from streamlab.stack.services import SERVICES
 
 
 @pytest.fixture
