@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
-from streamlab.cdc.event import ChangeEvent, Operation
+from streamlab.cdc.event import UNCHANGED, ChangeEvent, Operation, Unchanged
+from streamlab.cdc.position import LSN, Position
+from streamlab.cdc.source import Batch, ChangeSource, Lag
+from streamlab.cdc.transaction import Transaction
 
-__all__ = ["ChangeEvent", "Operation"]
+__all__ = [
+    "LSN",
+    "UNCHANGED",
+    "Batch",
+    "ChangeEvent",
+    "ChangeSource",
+    "Lag",
+    "Operation",
+    "Position",
+    "Transaction",
+    "Unchanged",
+]

@@ -26,16 +26,13 @@ import psycopg
 from psycopg import pq, sql
 
 from streamlab.cdc.event import ChangeEvent, Operation
+from streamlab.cdc.position import LSN
 from streamlab.errors import ChangeStreamError, ProtocolError
 
 __all__ = ["PostgresTail"]
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _FEEDBACK_SECONDS = 5.0
-
-
-def _lsn(number: int) -> str:
-    return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"
 
 
 def _timestamp(text: str) -> Any:
@@ -113,7 +110,7 @@ class _Decoder:
         relation = self._relations[struct.unpack_from("!I", data, 1)[0]]
         event = ChangeEvent(
             operation, relation.schema, relation.table, old, new,
-            self._time, str(self._xid), _lsn(self._commit_lsn), self._ordinal,
+            self._time, str(self._xid), LSN(self._commit_lsn), self._ordinal,
         )  # fmt: skip
         self._ordinal += 1
         return event

@@ -1,0 +1,121 @@
+"""What every reader of changes keeps, whichever log it reads: `ChangeSource`.
+
+A source hands out transactions in commit order, and forgets nothing until it is told to: `acknowledge` says that the
+effect of everything up to a position is durable. What was not acknowledged comes again after a crash, keyed alike.
+
+The contract is tested on every source by one suite (tests/contracts/change_source.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from streamlab.cdc.event import ChangeEvent
+from streamlab.cdc.position import Position
+from streamlab.cdc.transaction import Transaction
+
+__all__ = ["Batch", "ChangeSource", "Lag"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a reader is behind. Both are None where nothing is known yet.
+
+    Attributes
+    ----------
+    size : int or None
+        Bytes of log that were written and not acknowledged (records, for Kafka).
+    seconds : float or None
+        Time between the commit of the last transaction that was received and its arrival.
+    """
+
+    size: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Whole transactions, as many as fit: never a part of one.
+
+    Attributes
+    ----------
+    transactions : tuple of Transaction
+        At least one, in commit order.
+    """
+
+    transactions: tuple[Transaction, ...]
+
+    @property
+    def end_position(self) -> Position:
+        """What an acknowledgement of the batch says."""
+        return self.transactions[-1].end_position
+
+    def __iter__(self) -> Iterator[ChangeEvent]:
+        for transaction in self.transactions:
+            yield from transaction
+
+    def __len__(self) -> int:
+        return sum(len(transaction) for transaction in self.transactions)
+
+
+class ChangeSource(Protocol):
+    """A reader of changes. One thread iterates; `acknowledge`, `lag` and `stop` may be called from any.
+
+    Delivery: at least once, in commit order. A source that is opened again goes on after the last acknowledgement.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name of the source: for PostgreSQL the slot's."""
+        ...
+
+    @property
+    def received(self) -> Position | None:
+        """End of the last transaction that was handed out."""
+        ...
+
+    @property
+    def acknowledged(self) -> Position | None:
+        """Up to where the source may forget."""
+        ...
+
+    def transactions(self, *, until: int | None = None, idle: float | None = None) -> Iterator[Transaction]:
+        """Transactions in commit order.
+
+        Parameters
+        ----------
+        until : int, optional
+            End after so many; by default go on until `stop`.
+        idle : float, optional
+            End when nothing came for so many seconds.
+        """
+        ...
+
+    def batches(self, *, max_rows: int = 10_000, max_wait: float = 0.5) -> Iterator[Batch]:
+        """Whole transactions together: until a batch has `max_rows` changes or `max_wait` seconds have passed."""
+        ...
+
+    def acknowledge(self, upto: Position | Transaction | Batch) -> None:
+        """The effect of everything up to here is durable. Monotonic; never beyond what was received."""
+        ...
+
+    def lag(self) -> Lag:
+        """How far this reader is behind the source."""
+        ...
+
+    def stop(self) -> None:
+        """End the iteration soon; returns at once."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections. Idempotent. What was not acknowledged comes again."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
