@@ -1,0 +1,232 @@
+"""What stands between pgoutput's messages and events: the tables a stream has described, and transactions that wait.
+
+`Catalog` finds the decoder of a row by the first eight bytes of its message. `Stretch` is a transaction whose messages
+wait as bytes; `SpooledChanges` are its events, decoded each time that they are iterated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from streamlab.cdc.event import NOTHING, ChangeEvent, Operation
+from streamlab.cdc.position import LSN
+from streamlab.cdc.rowcode import KINDS, RowDecoder, row_decoder
+from streamlab.cdc.spill import Spool
+from streamlab.cdc.values import TypeMap
+from streamlab.cdc.wire import MALFORMED, START, LogicalMessage, Relation, malformed, relation, truncated
+
+__all__ = ["Catalog", "SpooledChanges", "Stretch"]
+
+_CACHED = 512
+"""Compiled decoders that are kept: the server describes a table again after each change of anything near it."""
+
+
+class Catalog:
+    """The tables of a stream at one place of it.
+
+    Parameters
+    ----------
+    types, binary, lazy, primary_keys
+        As for `Decoder`.
+
+    Attributes
+    ----------
+    rows : dict of bytes to RowDecoder
+        First eight bytes of a message (letter, OID, letter of the first row, number of columns) -> its decoder, for
+        what was seen so far.
+    """
+
+    def __init__(
+        self, types: TypeMap, *, binary: bool, lazy: bool, primary_keys: Mapping[int, tuple[str, ...]]
+    ) -> None:
+        self.rows: dict[bytes, RowDecoder] = {}
+        self._relations: dict[int, Relation] = {}
+        self._types, self._binary, self._lazy, self._primary_keys = types, binary, lazy, primary_keys
+        self._compiled: dict[tuple[Any, ...], RowDecoder] = {}
+
+    def copy(self) -> Catalog:
+        """One that goes its own way from here."""
+        other = Catalog(self._types, binary=self._binary, lazy=self._lazy, primary_keys=self._primary_keys)
+        other.rows = dict(self.rows)
+        other._relations = dict(self._relations)
+        other._compiled = self._compiled
+        return other
+
+    def clear(self) -> None:
+        """Forget every table."""
+        self.rows = {}
+        self._relations = {}
+
+    def learn(self, message: bytes, at: int) -> None:
+        """Take a Relation message; rows behind it are read by it."""
+        described = relation(message, at)
+        self._types.learn(column.type_oid for column in described.columns)
+        self._relations[described.oid] = described
+        oid = message[at : at + 4]
+        for prefix in [prefix for prefix in self.rows if prefix[1:5] == oid]:
+            del self.rows[prefix]
+
+    def adopt(self, stretch: Stretch) -> None:
+        """Take the tables as a transaction left them that waited."""
+        for message in stretch.relations.values():
+            self.learn(message, stretch.fields)
+
+    def _relation(self, oid: int) -> Relation:
+        found = self._relations.get(oid)
+        if found is None:
+            raise ValueError(f"the table with OID {oid} was not described before")
+        return found
+
+    def _key(self, described: Relation) -> tuple[str, ...]:
+        own = tuple(column.name for column in described.columns if column.key)
+        if described.identity in "di":
+            return own
+        return self._primary_keys.get(described.oid, own)
+
+    def decoder(self, prefix: bytes) -> RowDecoder:
+        """The decoder for messages that begin so.
+
+        Raises
+        ------
+        ValueError
+            There can be no such message.
+        """
+        decode = self.rows.get(prefix)
+        if decode is None:
+            kind = prefix[:1] + prefix[5:6]
+            if len(prefix) < 8 or kind not in KINDS:
+                raise ValueError("no row can begin like this")
+            described = self._relation(int.from_bytes(prefix[1:5], "big"))
+            if len(described.columns) != int.from_bytes(prefix[6:8], "big"):
+                raise ValueError(f"its table has {len(described.columns)} columns")
+            key = self._key(described)
+            name = (described, kind, key, self._types.version)
+            decode = self._compiled.get(name)
+            if decode is None:
+                decode = row_decoder(described, kind, self._types, binary=self._binary, lazy=self._lazy, key=key)
+                while len(self._compiled) >= _CACHED:
+                    del self._compiled[next(iter(self._compiled))]
+                self._compiled[name] = decode
+            self.rows[prefix] = decode
+        return decode
+
+    def truncate(self, oid: int, time: datetime, xid: str, position: LSN, ordinal: int) -> ChangeEvent:
+        """The event of one truncated table."""
+        table = self._relation(oid)
+        return ChangeEvent(
+            Operation.TRUNCATE, table.schema, table.name, NOTHING, NOTHING, time, xid, position, ordinal,
+            self._key(table),
+        )  # fmt: skip
+
+    @staticmethod
+    def message(read: LogicalMessage, time: datetime, xid: str, position: LSN, ordinal: int) -> ChangeEvent:
+        """The event of a logical message."""
+        content = {"prefix": read.prefix, "content": read.content, "transactional": read.transactional}
+        return ChangeEvent(Operation.MESSAGE, "", "", NOTHING, content, time, xid, position, ordinal)
+
+
+class Stretch:
+    """The messages of a transaction, or of the rest of one, which wait for its end.
+
+    Attributes
+    ----------
+    spool : Spool
+        The messages.
+    catalog : Catalog
+        The tables as they were where it begins.
+    streamed : bool
+        Whether each message names its (sub)transaction.
+    fields : int
+        Where the fields of a message begin.
+    relations : dict of int to bytes
+        OID -> the last Relation message in it. A savepoint that is rolled back takes none back: if the table was
+        changed, the server describes it again.
+    """
+
+    __slots__ = (
+        "_counts", "aborted", "catalog", "fields", "origin", "position", "relations", "spool", "streamed", "xid",
+    )  # fmt: skip
+
+    def __init__(self, spool: Spool, catalog: Catalog, *, streamed: bool, xid: int = 0) -> None:
+        self.spool, self.catalog, self.streamed, self.xid = spool, catalog, streamed, xid
+        self.fields = START + (5 if streamed else 1)
+        self.position = LSN(0)
+        self.origin = ""
+        self.relations: dict[int, bytes] = {}
+        self.aborted: set[int] = set()
+        self._counts: dict[int, int] = {}
+
+    def add(self, message: bytes, count: int = 1) -> None:
+        """A message of so many events."""
+        if len(message) < self.fields + 5:
+            raise ValueError("it is cut short")
+        subxid = int.from_bytes(message[26:30], "big") if self.streamed else 0
+        self._counts[subxid] = self._counts.get(subxid, 0) + count
+        self.spool.append(message)
+
+    def relation(self, message: bytes) -> None:
+        """A Relation message."""
+        self.relations[relation(message, self.fields).oid] = message
+        self.spool.append(message)
+
+    def abort(self, subxid: int) -> None:
+        """Take one subtransaction back."""
+        self._counts.pop(subxid, None)
+        self.aborted.add(subxid)
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+
+class SpooledChanges:
+    """The changes of a large transaction: a first part as events, the rest as bytes, decoded when they are iterated.
+
+    Iterate it as often as you like, from any thread, until `close`. It can raise `ProtocolError`, since the bytes were
+    not checked before.
+    """
+
+    def __init__(
+        self, stretch: Stretch, head: tuple[ChangeEvent, ...], time: datetime, xid: str, position: LSN
+    ) -> None:
+        self._stretch, self._head, self._time, self._xid, self._position = stretch, head, time, xid, position
+        self._count = len(head) + len(stretch)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def close(self) -> None:
+        """Give back memory and disk. Idempotent; it also happens when the last reader lets go of it."""
+        self._stretch.spool.close()
+
+    def __iter__(self) -> Iterator[ChangeEvent]:
+        yield from self._head
+        stretch, time, xid, position = self._stretch, self._time, self._xid, self._position
+        catalog, fields, aborted = stretch.catalog.copy(), stretch.fields, stretch.aborted
+        first, ordinal = fields + 7, len(self._head)
+        for message in stretch.spool:
+            kind = message[25]
+            try:
+                if kind == 82:  # R
+                    catalog.learn(message, fields)
+                    continue
+                if aborted and int.from_bytes(message[26:30], "big") in aborted:
+                    continue
+                if kind in {73, 85, 68}:  # I, U, D
+                    prefix = message[25:26] + message[fields : fields + 7]
+                    decode = catalog.rows.get(prefix) or catalog.decoder(prefix)
+                    event = decode(message, first, time, xid, position, ordinal)
+                elif kind == 77:  # M
+                    event = catalog.message(LogicalMessage.read(message, fields), time, xid, position, ordinal)
+                else:
+                    tables = enumerate(truncated(message, fields), ordinal)
+                    events = [catalog.truncate(oid, time, xid, position, at) for at, oid in tables]
+            except MALFORMED as error:
+                raise malformed(message, str(error)) from error
+            if kind == 84:  # T
+                yield from events
+                ordinal += len(events)
+            else:
+                yield event
+                ordinal += 1

@@ -1,0 +1,393 @@
+"""The decoder of pgoutput, PostgreSQL's logical replication plug-in: bytes in, `Transaction`s out. No I/O.
+
+Protocol versions 1 to 4, text and binary:
+
+* 1: transactions whole, in commit order. Begin tells position and time of the commit, so events are made at once.
+* 2: large transactions while they are still open (``streaming``). Their messages come in blocks (Stream Start, Stream
+  Stop), blocks of several transactions alternate, each message names its subtransaction, and Stream Abort takes one
+  back. They wait in a `Spool`, undecoded, until Stream Commit.
+* 3: two-phase commit: a prepared transaction waits in the same way, until Commit Prepared or Rollback Prepared.
+* 4: Stream Abort tells position and time too (``streaming=parallel``).
+
+Large transactions are decoded while they are iterated, so memory stays flat whatever their size: what is beyond the
+bounds of `Spill` lies on disk. The order of messages is all that decides how a row is read: a Relation message
+changes the table for the rows behind it, in the middle of a transaction too.
+
+Source: the PostgreSQL manual, "Logical Streaming Replication Protocol" and "Logical Replication Message Formats";
+`src/backend/replication/pgoutput/pgoutput.c`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from streamlab.cdc.changes import Catalog, SpooledChanges, Stretch
+from streamlab.cdc.event import ChangeEvent
+from streamlab.cdc.position import LSN
+from streamlab.cdc.rowcode import RowDecoder
+from streamlab.cdc.spill import Spill
+from streamlab.cdc.transaction import Transaction
+from streamlab.cdc.values import TypeMap
+from streamlab.cdc.wire import (
+    MALFORMED,
+    START,
+    Begin,
+    Commit,
+    LogicalMessage,
+    StreamAbort,
+    malformed,
+    moment,
+    origin,
+    truncated,
+)
+from streamlab.errors import ProtocolError
+
+__all__ = ["Decoder"]
+
+_EAGER = 8 << 20
+"""Bytes of one transaction whose events are made at once; as objects they take about six times as much."""
+
+_NO_ROWS: Final[dict[bytes, RowDecoder]] = {}
+
+
+class Decoder:
+    """Decodes one stream. Used by one thread.
+
+    After a `ProtocolError` it is of no use until `reset`.
+
+    Parameters
+    ----------
+    protocol : int
+        The ``proto_version`` that the stream was asked for, 1 to 4.
+    binary : bool
+        Whether it was asked for binary values. Either kind is read either way; this decides which one is fast.
+    types : TypeMap, optional
+        What values become; by default the built-in types alone.
+    lazy : bool
+        Decode a row when it is first looked at. For readers that look at few; a broken row then raises there.
+    spill : Spill, optional
+        Where large transactions wait; by default in memory, without a bound.
+    primary_keys : mapping of int to tuple of str
+        OID of a table -> its primary key. Used where the stream does not tell it: for tables whose replica identity is
+        FULL or NOTHING.
+
+    Attributes
+    ----------
+    hold : LSN or None
+        While a prepared transaction waits for its second phase: the highest position that may be acknowledged, for the
+        server does not send the changes of a transaction again whose PREPARE is below.
+    """
+
+    def __init__(
+        self,
+        *,
+        protocol: int = 1,
+        binary: bool = False,
+        types: TypeMap | None = None,
+        lazy: bool = False,
+        spill: Spill | None = None,
+        primary_keys: Mapping[int, tuple[str, ...]] | None = None,
+    ) -> None:
+        if protocol not in {1, 2, 3, 4}:
+            raise ProtocolError(f"pgoutput has no protocol version {protocol}.", "Use 1 to 4.")
+        self.protocol = protocol
+        self._spill = spill or Spill()
+        self._catalog = Catalog(types or TypeMap(), binary=binary, lazy=lazy, primary_keys=primary_keys or {})
+        kinds: dict[int, tuple[int, Callable[[bytes], Transaction | None]]] = {
+            ord("B"): (1, self._begin), ord("C"): (1, self._commit), ord("O"): (1, self._origin),
+            ord("R"): (1, self._relation), ord("Y"): (1, self._type), ord("T"): (1, self._truncate),
+            ord("I"): (1, self._row), ord("U"): (1, self._row), ord("D"): (1, self._row), ord("M"): (1, self._message),
+            ord("S"): (2, self._stream_start), ord("E"): (2, self._stream_stop), ord("c"): (2, self._stream_commit),
+            ord("A"): (2, self._stream_abort), ord("b"): (3, self._begin_prepare), ord("P"): (3, self._prepare),
+            ord("K"): (3, self._commit_prepared), ord("r"): (3, self._rollback_prepared),
+            ord("p"): (3, self._stream_prepare),
+        }  # fmt: skip
+        self._kinds = {kind: handler for kind, (since, handler) in kinds.items() if since <= protocol}
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows = _NO_ROWS
+        """The decoders of rows that become events at once; none while rows have to wait, or may not come."""
+        self._events: list[ChangeEvent] = []
+        self._size = 0
+        self._begun: Begin | None = None
+        self._position, self._time, self._xid, self._from = LSN(0), moment(0), "", ""
+        self._waiting: Stretch | None = None
+        """What takes the messages that come now, if they have to wait."""
+        self._streams: dict[int, Stretch] = {}
+        self._prepared: dict[str, Stretch] = {}
+        self._block: Stretch | None = None
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open: begun, in progress or prepared. Then the server's own position must not be
+        acknowledged."""
+        return self._begun is not None or bool(self._streams) or bool(self._prepared)
+
+    @property
+    def hold(self) -> LSN | None:
+        """See the class."""
+        return min((each.position for each in self._prepared.values()), default=None)
+
+    def reset(self) -> None:
+        """Forget all that is incomplete: the connection was lost, and the server sends it again."""
+        self._spill.close()
+        self._catalog.clear()
+        self._clear()
+
+    def close(self) -> None:
+        """Give back memory and disk."""
+        self.reset()
+
+    def receive(self, messages: Sequence[bytes | memoryview]) -> list[Transaction]:
+        """Take messages, and give the transactions that they completed, in the order of their commits.
+
+        Parameters
+        ----------
+        messages : sequence of bytes
+            Each the whole payload of a CopyData message of type XLogData (``w``).
+
+        Raises
+        ------
+        ProtocolError
+            A message is not what the protocol allows, at this place or at all.
+        ChangeStreamError
+            A large transaction could not be written to disk.
+        """
+        done: list[Transaction] = []
+        # In one loop, with names that are local, since this runs for every row.
+        rows, events, time, xid, position = self._rows, self._events, self._time, self._xid, self._position
+        find, add = rows.get, events.append
+        for message in messages:
+            data = message if message.__class__ is bytes else bytes(message)
+            # Letter, OID, letter of the first row, number of columns: they tell table and kind of change.
+            decode = find(data[25:33])
+            if decode is not None:
+                add(decode(data, 33, time, xid, position, len(events)))
+                continue
+            transaction = self._other(data)
+            if transaction is not None:
+                done.append(transaction)
+            rows, events, time, xid, position = self._rows, self._events, self._time, self._xid, self._position
+            find, add = rows.get, events.append
+        self._bound(messages)
+        return done
+
+    def _bound(self, messages: Sequence[bytes | memoryview]) -> None:
+        """Keep memory within its bounds."""
+        if self._begun is not None and self._waiting is None:
+            self._size += sum(map(len, messages))
+            if self._size > _EAGER:
+                # From here on, this transaction waits as bytes.
+                self._waiting = Stretch(self._spill.spool(), self._catalog.copy(), streamed=False)
+                self._rows = _NO_ROWS
+        self._spill.relieve()
+
+    def _other(self, message: bytes) -> Transaction | None:
+        try:
+            if message[0] != 119:  # w
+                raise ValueError("it is not in an XLogData message")
+            handler = self._kinds[message[START]]
+            return handler(message)
+        except ProtocolError:
+            raise
+        except MALFORMED as error:
+            why = str(error) if isinstance(error, ValueError) else "it is not complete, or not of this protocol version"
+            raise malformed(message, why) from error
+
+    # -- whole transactions -------------------------------------------------------------------------
+
+    def _begin(self, message: bytes) -> None:
+        self._outside()
+        self._start(Begin.read(message))
+        self._rows = self._catalog.rows
+
+    def _start(self, begun: Begin) -> None:
+        self._begun = begun
+        self._position, self._time, self._xid, self._from = begun.position, begun.time, str(begun.xid), ""
+        self._events = []
+        self._size = 0
+
+    def _commit(self, message: bytes) -> Transaction:
+        commit = Commit.read(message)
+        begun, waiting = self._begun, self._waiting
+        if begun is None or begun.gid or self._block is not None or commit.position != begun.position:
+            raise ValueError("it does not end the transaction that was begun")
+        head = tuple(self._events)
+        changes: SpooledChanges | tuple[ChangeEvent, ...] = head
+        if waiting is not None:
+            self._catalog.adopt(waiting)
+            self._spill.forget(waiting.spool)
+            changes = SpooledChanges(waiting, head, commit.time, self._xid, commit.position)
+        transaction = Transaction(commit.position, commit.end, self._xid, commit.time, changes, self._from)
+        self._end()
+        return transaction
+
+    def _end(self) -> None:
+        self._begun = self._waiting = None
+        self._rows = _NO_ROWS
+        self._events = []
+
+    def _outside(self) -> None:
+        if self._begun is not None or self._block is not None:
+            raise ValueError("a transaction is still open")
+
+    # -- changes ------------------------------------------------------------------------------------
+
+    def _row(self, message: bytes) -> None:
+        if self._waiting is not None:
+            self._waiting.add(message)
+            return
+        if self._begun is None:
+            raise ValueError("it is outside of a transaction")
+        decode = self._catalog.decoder(message[25:33])
+        self._events.append(decode(message, 33, self._time, self._xid, self._position, len(self._events)))
+
+    def _truncate(self, message: bytes) -> None:
+        if self._waiting is not None:
+            self._waiting.add(message, len(truncated(message, self._waiting.fields)))
+            return
+        if self._begun is None:
+            raise ValueError("it is outside of a transaction")
+        for oid in truncated(message, START + 1):
+            self._events.append(self._catalog.truncate(oid, self._time, self._xid, self._position, len(self._events)))
+
+    def _message(self, message: bytes) -> Transaction | None:
+        at = START + 1 if self._block is None else START + 5
+        read = LogicalMessage.read(message, at)
+        if not read.transactional:
+            return self._immediate(message, read)
+        if self._waiting is not None:
+            self._waiting.add(message)
+        elif self._begun is not None:
+            self._events.append(self._catalog.message(read, self._time, self._xid, self._position, len(self._events)))
+        else:
+            raise ValueError("it is outside of a transaction")
+        return None
+
+    def _immediate(self, message: bytes, read: LogicalMessage) -> Transaction:
+        """A message that belongs to no transaction: it is one of its own.
+
+        The server tells the end of its record in the log. That is where a commit record may begin, so its position is
+        one less: the last byte of its own record, which no other has. It tells no time; the time of sending stands
+        for it.
+        """
+        position = LSN(read.position - 1)
+        time = moment(int.from_bytes(message[17:25], "big", signed=True))
+        event = self._catalog.message(read, time, "", position, 0)
+        return Transaction(position, read.position, "", time, (event,))
+
+    def _relation(self, message: bytes) -> None:
+        if self._waiting is not None:
+            self._waiting.relation(message)
+        else:
+            self._catalog.learn(message, START + 1)
+
+    def _type(self, message: bytes) -> None:
+        # It only names a type; how its values are read is in the TypeMap. It may come between transactions.
+        if len(message) < START + 7 or message[-1] != 0:
+            raise ValueError("it is cut short")
+
+    def _origin(self, message: bytes) -> None:
+        name = origin(message)
+        if self._block is not None:
+            self._block.origin = name
+        elif self._begun is not None:
+            self._from = name
+        else:
+            raise ValueError("it is outside of a transaction")
+
+    # -- transactions in progress -------------------------------------------------------------------
+
+    def _stream_start(self, message: bytes) -> None:
+        self._outside()
+        xid, first = int.from_bytes(message[26:30], "big"), message[30]
+        if len(message) != START + 6 or (not first and xid not in self._streams):
+            raise ValueError("it goes on with a transaction that was not begun")
+        if xid not in self._streams:
+            self._streams[xid] = Stretch(self._spill.spool(), self._catalog.copy(), streamed=True, xid=xid)
+        self._block = self._waiting = self._streams[xid]
+
+    def _stream_stop(self, message: bytes) -> None:
+        if self._block is None or len(message) != START + 1:
+            raise ValueError("no block is open")
+        self._block = self._waiting = None
+
+    def _stream_commit(self, message: bytes) -> Transaction:
+        self._outside()
+        commit = Commit.read_stream(message)
+        return self._complete(self._streams.pop(commit.xid), commit)
+
+    def _stream_abort(self, message: bytes) -> None:
+        self._outside()
+        aborted = StreamAbort.read(message)
+        if aborted.xid != aborted.subxid:
+            if aborted.xid in self._streams:
+                self._streams[aborted.xid].abort(aborted.subxid)
+        elif (stretch := self._streams.pop(aborted.xid, None)) is not None:
+            self._drop(stretch)
+
+    def _complete(self, stretch: Stretch, commit: Commit) -> Transaction:
+        """The transaction that waited, now that it is committed."""
+        self._spill.forget(stretch.spool)
+        if not commit.gid:
+            # Else at its PREPARE: since then a table may have been described anew.
+            self._catalog.adopt(stretch)
+        xid = str(stretch.xid)
+        waited = SpooledChanges(stretch, (), commit.time, xid, commit.position)
+        changes: SpooledChanges | tuple[ChangeEvent, ...] = waited
+        if stretch.spool.size <= _EAGER and not stretch.spool.on_disk:
+            changes = tuple(waited)
+            waited.close()
+        return Transaction(commit.position, commit.end, xid, commit.time, changes, stretch.origin, commit.gid)
+
+    def _drop(self, stretch: Stretch) -> None:
+        self._spill.forget(stretch.spool)
+        stretch.spool.close()
+
+    # -- two-phase commit ---------------------------------------------------------------------------
+
+    def _begin_prepare(self, message: bytes) -> None:
+        self._outside()
+        begun = Begin.read_prepared(message)
+        self._start(begun)
+        # The position of its events is that of a commit that is still to come.
+        self._waiting = Stretch(self._spill.spool(), self._catalog.copy(), streamed=False, xid=begun.xid)
+
+    def _prepare(self, message: bytes) -> None:
+        prepare = Commit.read_prepared(message)
+        if self._begun is None or self._waiting is None or self._begun.gid != prepare.gid or not prepare.gid:
+            raise ValueError("it does not end the transaction that was begun")
+        self._waiting.origin = self._from
+        self._keep(self._waiting, prepare)
+        self._end()
+
+    def _stream_prepare(self, message: bytes) -> None:
+        self._outside()
+        prepare = Commit.read_prepared(message)
+        self._keep(self._streams.pop(prepare.xid), prepare)
+
+    def _keep(self, stretch: Stretch, prepare: Commit) -> None:
+        if prepare.gid in self._prepared:
+            raise ValueError(f"a transaction {prepare.gid!r} is prepared already")
+        stretch.position = prepare.position
+        self._catalog.adopt(stretch)
+        self._prepared[prepare.gid] = stretch
+
+    def _commit_prepared(self, message: bytes) -> Transaction:
+        self._outside()
+        commit = Commit.read_prepared(message)
+        stretch = self._prepared.pop(commit.gid, None)
+        if stretch is None or stretch.xid != commit.xid:
+            raise ProtocolError(
+                f"The prepared transaction {commit.gid!r} was committed, and its changes were not sent before.",
+                "They were acknowledged before the commit. Take a new snapshot; keep acknowledgements at Decoder.hold.",
+            )
+        return self._complete(stretch, commit)
+
+    def _rollback_prepared(self, message: bytes) -> None:
+        self._outside()
+        # One that this stream never saw is gone all the same.
+        if (stretch := self._prepared.pop(Commit.read_rollback(message).gid, None)) is not None:
+            self._drop(stretch)
