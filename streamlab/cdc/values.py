@@ -101,8 +101,9 @@ _BUILTIN: dict[str, Codec] = {
     "xid": Codec(str, binary.number("I"), "{ascii}"),
     "xid8": Codec(str, binary.number("Q"), "{ascii}"),
     "cid": Codec(str, binary.number("I"), "{ascii}"),
+    '"char"': Codec(str, binary.char, "{ascii}"),
     "jsonpath": Codec(str, binary.versioned, "{text}"),
-    **dict.fromkeys(("text", "varchar", "bpchar", "name", '"char"', "xml", "unknown", "refcursor", "cstring"), _TEXT),
+    **dict.fromkeys(("text", "varchar", "bpchar", "name", "xml", "unknown", "refcursor", "cstring"), _TEXT),
 }
 
 
@@ -139,6 +140,7 @@ class TypeMap:
         for info in builtin:
             if info.array_oid:
                 self._codecs[info.array_oid] = array_codec(self._codecs[info.oid], info.delimiter)
+        self._builtin = frozenset(self._codecs)
 
     def load(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Register types that users made.
@@ -151,8 +153,8 @@ class TypeMap:
             element, subtype or range, delimiter of the elements, names and OIDs of the fields.
         """
         for row in rows:
-            self._rows[row[0]] = row
-            self._codecs.pop(row[0], None)
+            if row[0] not in self._builtin:
+                self._rows[row[0]] = row
         # What was built on an older definition is built again.
         for oid in self._rows:
             self._codecs.pop(oid, None)
@@ -167,9 +169,8 @@ class TypeMap:
         unknown = {oid for oid in oids if not self.knows(oid)}
         if unknown and self._resolve is not None:
             self.load(self._resolve(unknown))
-            for oid in unknown:
-                # Not asked for again: the catalog has no such type (any more).
-                self._codecs.setdefault(oid, _UNKNOWN) if oid not in self._rows else None
+            # What the catalog does not have (any more) is not asked for again.
+            self._codecs.update(dict.fromkeys(unknown - self._rows.keys(), _UNKNOWN))
 
     def codec(self, oid: int) -> Codec:
         """The codec of a type; for one that is not known, its text as it is, or its binary form as bytes."""

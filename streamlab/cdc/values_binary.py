@@ -54,6 +54,12 @@ def text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def char(data: bytes) -> str:
+    """One byte; beyond ASCII as PostgreSQL writes it in text."""
+    (code,) = data
+    return chr(code) if 0 < code < 128 else f"\\{code:03o}" if code else ""
+
+
 def json(data: bytes) -> Any:
     """A json value: its text."""
     return _json(text(data))

@@ -39,5 +39,4 @@ CROSS JOIN LATERAL (
            coalesce(array_agg(atttypid::bigint ORDER BY attnum), '{}')
     FROM pg_attribute
     WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped
-) AS f (names, types)
-WHERE t.typnamespace <> 'pg_catalog'::regnamespace;
+) AS f (names, types);
