@@ -6,6 +6,7 @@ wait as bytes; `SpooledChanges` are its events, decoded each time that they are 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -155,15 +156,14 @@ class Stretch:
         self.position = LSN(0)
         self.origin = ""
         self.relations: dict[int, bytes] = {}
-        self.aborted: set[int] = set()
-        self._counts: dict[int, int] = {}
+        self.aborted: set[bytes] = set()
+        self._counts: defaultdict[bytes, int] = defaultdict(int)
 
     def add(self, message: bytes, count: int = 1) -> None:
         """A message of so many events."""
         if len(message) < self.fields + 5:
             raise ValueError("it is cut short")
-        subxid = int.from_bytes(message[26:30], "big") if self.streamed else 0
-        self._counts[subxid] = self._counts.get(subxid, 0) + count
+        self._counts[message[26:30] if self.streamed else b""] += count
         self.spool.append(message)
 
     def relation(self, message: bytes) -> None:
@@ -173,8 +173,9 @@ class Stretch:
 
     def abort(self, subxid: int) -> None:
         """Take one subtransaction back."""
-        self._counts.pop(subxid, None)
-        self.aborted.add(subxid)
+        key = subxid.to_bytes(4, "big")
+        self._counts.pop(key, None)
+        self.aborted.add(key)
 
     def __len__(self) -> int:
         return sum(self._counts.values())
@@ -211,7 +212,7 @@ class SpooledChanges:
                 if kind == 82:  # R
                     catalog.learn(message, fields)
                     continue
-                if aborted and int.from_bytes(message[26:30], "big") in aborted:
+                if aborted and message[26:30] in aborted:
                     continue
                 if kind in {73, 85, 68}:  # I, U, D
                     prefix = message[25:26] + message[fields : fields + 7]

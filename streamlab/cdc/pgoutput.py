@@ -40,14 +40,16 @@ from streamlab.cdc.wire import (
     moment,
     origin,
     truncated,
+    type_name,
 )
 from streamlab.errors import ProtocolError
 
 __all__ = ["Decoder"]
 
-_EAGER = 8 << 20
+_EAGER = 4 << 20
 """Bytes of one transaction whose events are made at once; as objects they take about six times as much."""
 
+_ROWS = frozenset((b"I", b"U", b"D"))
 _NO_ROWS: Final[dict[bytes, RowDecoder]] = {}
 
 
@@ -166,6 +168,10 @@ class Decoder:
             if decode is not None:
                 add(decode(data, 33, time, xid, position, len(events)))
                 continue
+            waiting = self._waiting
+            if waiting is not None and data[25:26] in _ROWS:
+                self._wait(waiting, data)
+                continue
             transaction = self._other(data)
             if transaction is not None:
                 done.append(transaction)
@@ -235,10 +241,14 @@ class Decoder:
 
     # -- changes ------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _wait(waiting: Stretch, message: bytes) -> None:
+        try:
+            waiting.add(message)
+        except ValueError as error:
+            raise malformed(message, str(error)) from error
+
     def _row(self, message: bytes) -> None:
-        if self._waiting is not None:
-            self._waiting.add(message)
-            return
         if self._begun is None:
             raise ValueError("it is outside of a transaction")
         decode = self._catalog.decoder(message[25:33])
@@ -286,8 +296,7 @@ class Decoder:
 
     def _type(self, message: bytes) -> None:
         # It only names a type; how its values are read is in the TypeMap. It may come between transactions.
-        if len(message) < START + 7 or message[-1] != 0:
-            raise ValueError("it is cut short")
+        type_name(message, START + (1 if self._block is None else 5))
 
     def _origin(self, message: bytes) -> None:
         name = origin(message)

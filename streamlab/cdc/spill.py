@@ -22,6 +22,7 @@ __all__ = ["Spill", "Spool"]
 
 _LENGTH = struct.Struct("=I")
 _CHUNK = 1 << 20
+_PORTION = 4096
 _PREFIX = "spill-"
 
 
@@ -36,7 +37,7 @@ class Spill:
         Bytes that all open spools together may hold in memory, before the largest go to disk.
     """
 
-    def __init__(self, directory: Path | None = None, *, memory: int = 32 << 20) -> None:
+    def __init__(self, directory: Path | None = None, *, memory: int = 16 << 20) -> None:
         self.directory = directory
         self.memory = memory
         self._open: weakref.WeakSet[Spool] = weakref.WeakSet()
@@ -95,12 +96,13 @@ class Spool:
         All bytes.
     """
 
-    __slots__ = ("__weakref__", "_close", "_descriptor", "_messages", "_written", "held", "size")
+    __slots__ = ("__weakref__", "_close", "_closed", "_descriptor", "_messages", "_written", "held", "size")
 
     def __init__(self) -> None:
         self.held = self.size = self._written = 0
         self._messages: list[bytes] = []
         self._descriptor: int | None = None
+        self._closed = False
         self._close: weakref.finalize[[int], Spool] | None = None
 
     @property
@@ -121,30 +123,38 @@ class Spool:
             # Also when nobody closes it: the reader may just let go of it.
             self._close = weakref.finalize(self, os.close, self._descriptor)
         pack = _LENGTH.pack
-        pieces = [piece for message in self._messages for piece in (pack(len(message)), message)]
-        data = memoryview(b"".join(pieces))
-        while data:
-            done = os.pwrite(self._descriptor, data, self._written)
-            self._written += done
-            data = data[done:]
+        # In portions: written as one, it would be in memory twice.
+        for start in range(0, len(self._messages), _PORTION):
+            portion = self._messages[start : start + _PORTION]
+            data = memoryview(b"".join([piece for each in portion for piece in (pack(len(each)), each)]))
+            while data:
+                done = os.pwrite(self._descriptor, data, self._written)
+                self._written += done
+                data = data[done:]
         self._messages.clear()
         self.held = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._close is not None and not self._close.alive:
+        self._check()
+        messages = self._messages
+        if self._descriptor is not None:
+            yield from self._from_disk(self._descriptor)
+        yield from messages
+
+    def _check(self) -> None:
+        if self._closed:
             raise ChangeStreamError(
                 "This transaction was given back when the reader went on, and its changes are gone.",
                 "Keep its events, or take what you need before the next transaction.",
             )
-        if self._descriptor is not None:
-            yield from self._from_disk(self._descriptor)
-        yield from self._messages
 
     def _from_disk(self, descriptor: int) -> Iterator[bytes]:
         rest = b""
         at = 0
         size = _LENGTH.size
         while at < self._written:
+            # Its number may be another file's by now.
+            self._check()
             data = rest + os.pread(descriptor, min(max(_CHUNK, len(rest)), self._written - at), at)
             at += len(data) - len(rest)
             start = 0
@@ -158,8 +168,10 @@ class Spool:
             rest = data[start:]
 
     def close(self) -> None:
-        """Give back memory and disk. Idempotent."""
-        self._messages.clear()
+        """Give back memory and disk. Idempotent; not while another thread iterates."""
+        self._closed = True
+        # A new list: whoever iterates the old one shall not end early.
+        self._messages = []
         self.held = 0
         if self._close is not None:
             self._close()

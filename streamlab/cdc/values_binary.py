@@ -11,7 +11,7 @@ import datetime as dt
 import ipaddress
 import struct
 from collections.abc import Callable, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 from uuid import UUID
 
@@ -97,13 +97,29 @@ def bits(data: bytes) -> str:
 
 def numeric(data: bytes) -> Decimal:
     """Digits to the base of 10000, the weight of the first, a sign, and how many decimal places to show."""
-    count, weight, sign, scale = struct.unpack_from("!HhHH", data)
-    if (special := {0xC000: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}.get(sign)) is not None:
-        return Decimal(special)
+    count, weight, sign, scale = _numeric_head(data)
+    if sign and sign != 0x4000:
+        return Decimal({0xC000: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}[sign])
+    if count > 4 or not -3 < weight < 4 or scale > 12:
+        return _long_numeric(data, count, weight, sign, scale)
+    whole = 0
+    for digit in struct.unpack(_NUMERIC_DIGITS[count], data[8:]):
+        whole = whole * 10_000 + digit
+    shift = (weight + 1 - count) * 4 + scale
+    whole = whole * 10**shift if shift >= 0 else whole // 10**-shift
+    return Decimal(-whole if sign else whole).scaleb(-scale, _EXACT)
+
+
+_numeric_head = struct.Struct("!HhHH").unpack_from
+_NUMERIC_DIGITS = [f"!{count}H" for count in range(5)]
+_EXACT = Context(prec=64)
+
+
+def _long_numeric(data: bytes, count: int, weight: int, sign: int, scale: int) -> Decimal:
     digits = "".join(f"{digit:04}" for digit in struct.unpack(f"!{count}H", data[8:]))
     point = (weight + 1) * 4
     whole, fraction = (digits[:point].ljust(point, "0"), digits[point:]) if point > 0 else ("0", "0" * -point + digits)
-    return Decimal(f"{'-' if sign == 0x4000 else ''}{whole}.{fraction[:scale].ljust(scale, '0')}")
+    return Decimal(f"{'-' if sign else ''}{whole}.{fraction[:scale].ljust(scale, '0')}")
 
 
 def inet(data: bytes) -> Any:

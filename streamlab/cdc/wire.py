@@ -33,6 +33,7 @@ __all__ = [
     "relation",
     "string",
     "truncated",
+    "type_name",
 ]
 
 START = 25
@@ -205,6 +206,12 @@ def relation(message: bytes, at: int) -> Relation:
         raise ValueError("two columns have one name")
     # The server leaves its own schema out.
     return Relation(oid, schema or "pg_catalog", name, identity.decode("ascii"), tuple(columns))
+
+
+def type_name(message: bytes, at: int) -> str:
+    """The name in a Type message whose fields begin at `at`."""
+    _, at = string(message, at + 4)
+    return last_string(message, at)
 
 
 def truncated(message: bytes, at: int) -> tuple[int, ...]:
