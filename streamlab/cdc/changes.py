@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
 
 from streamlab.cdc.event import NOTHING, ChangeEvent, Operation
 from streamlab.cdc.position import LSN
@@ -45,14 +44,12 @@ class Catalog:
         self.rows: dict[bytes, RowDecoder] = {}
         self._relations: dict[int, Relation] = {}
         self._types, self._binary, self._lazy, self._primary_keys = types, binary, lazy, primary_keys
-        self._compiled: dict[tuple[Any, ...], RowDecoder] = {}
 
     def copy(self) -> Catalog:
         """One that goes its own way from here."""
         other = Catalog(self._types, binary=self._binary, lazy=self._lazy, primary_keys=self._primary_keys)
         other.rows = dict(self.rows)
         other._relations = dict(self._relations)
-        other._compiled = self._compiled
         return other
 
     def clear(self) -> None:
@@ -103,13 +100,13 @@ class Catalog:
             if len(described.columns) != int.from_bytes(prefix[6:8], "big"):
                 raise ValueError(f"its table has {len(described.columns)} columns")
             key = self._key(described)
-            name = (described, kind, key, self._types.version)
-            decode = self._compiled.get(name)
+            cache, name = self._types.cache, (described, kind, key, self._binary, self._lazy)
+            decode = cache.get(name)
             if decode is None:
                 decode = row_decoder(described, kind, self._types, binary=self._binary, lazy=self._lazy, key=key)
-                while len(self._compiled) >= _CACHED:
-                    del self._compiled[next(iter(self._compiled))]
-                self._compiled[name] = decode
+                if len(cache) >= _CACHED:
+                    cache.clear()
+                cache[name] = decode
             self.rows[prefix] = decode
         return decode
 

@@ -118,12 +118,13 @@ class TypeMap:
 
     Attributes
     ----------
-    version : int
-        Grows with each `load`.
+    cache : dict
+        What was built on these codecs and holds until the next `load`: the decoders of rows. Whoever gives several
+        readers one map saves them the time to compile.
     """
 
     def __init__(self, resolve: Callable[[Iterable[int]], Iterable[tuple[Any, ...]]] | None = None) -> None:
-        self.version = 0
+        self.cache: dict[Any, Any] = {}
         self._resolve = resolve
         self._codecs: dict[int, Codec] = {}
         self._rows: dict[int, tuple[Any, ...]] = {}
@@ -158,7 +159,7 @@ class TypeMap:
         # What was built on an older definition is built again.
         for oid in self._rows:
             self._codecs.pop(oid, None)
-        self.version += 1
+        self.cache.clear()
 
     def knows(self, oid: int) -> bool:
         """Whether the type is built in or was loaded."""

@@ -16,6 +16,7 @@ from cdc import encoder as pg
 from streamlab.cdc import LSN, UNCHANGED, ChangeEvent, Operation, Transaction
 from streamlab.cdc.pgoutput import Decoder
 from streamlab.cdc.spill import Spill
+from streamlab.cdc.values import TypeMap
 from streamlab.errors import ChangeStreamError, ProtocolError
 
 INT4, INT8, TEXT, BOOL, NUMERIC, TIMESTAMPTZ = 23, 20, 25, 16, 1700, 1184
@@ -151,12 +152,14 @@ def test_a_new_description_of_a_table_holds_for_the_rows_behind_it() -> None:
 
 
 def test_the_same_table_described_again_as_before_keeps_its_decoders() -> None:
-    decoder = Decoder()
+    types = TypeMap()
+    decoder = Decoder(types=types)
     messages = [PAIR.relation(), *whole(PAIR.insert(["1", "x"]))]
     decoder.receive(messages)
-    before = dict(decoder._catalog._compiled)
+    before = dict(types.cache)
     decoder.receive(messages)
-    assert decoder._catalog._compiled == before
+    assert len(before) == 1
+    assert types.cache == before
 
 
 def test_names_of_columns_and_tables_cannot_become_code() -> None:

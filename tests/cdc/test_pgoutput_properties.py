@@ -20,6 +20,7 @@ from streamlab.cdc import LSN, UNCHANGED, ChangeEvent, Operation, Transaction
 from streamlab.cdc.event import NOTHING
 from streamlab.cdc.pgoutput import Decoder
 from streamlab.cdc.spill import Spill
+from streamlab.cdc.values import TypeMap
 from streamlab.errors import ProtocolError
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
@@ -294,13 +295,16 @@ GOOD = [
 ]  # fmt: skip
 
 
+TYPES = TypeMap()
+"""One for all: decoders are compiled once."""
+
 TAKEN_BACK = 17
 """A row of a subtransaction that is aborted: nobody looks at it."""
 
 
 def decode(messages: list[bytes], **options: bool) -> list[ChangeEvent]:
     """All of it, rows included; a broken one may only raise ProtocolError."""
-    decoder = Decoder(protocol=4, **options)  # type: ignore[arg-type]
+    decoder = Decoder(protocol=4, types=TYPES, **options)  # type: ignore[arg-type]
     events = [event for transaction in decoder.receive(messages) for event in transaction]
     for event in events:
         assert isinstance(event, ChangeEvent)
