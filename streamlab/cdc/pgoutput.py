@@ -24,6 +24,7 @@ from typing import Final
 
 from streamlab.cdc.changes import Catalog, SpooledChanges, Stretch
 from streamlab.cdc.event import ChangeEvent
+from streamlab.cdc.open_transactions import OpenTransactions
 from streamlab.cdc.position import LSN
 from streamlab.cdc.rowcode import RowDecoder
 from streamlab.cdc.spill import Spill
@@ -35,7 +36,6 @@ from streamlab.cdc.wire import (
     Begin,
     Commit,
     LogicalMessage,
-    StreamAbort,
     malformed,
     moment,
     origin,
@@ -45,9 +45,6 @@ from streamlab.cdc.wire import (
 from streamlab.errors import ProtocolError
 
 __all__ = ["Decoder"]
-
-_EAGER = 4 << 20
-"""Bytes of one transaction whose events are made at once; as objects they take about six times as much."""
 
 _ROWS = frozenset((b"I", b"U", b"D"))
 _NO_ROWS: Final[dict[bytes, RowDecoder]] = {}
@@ -117,20 +114,19 @@ class Decoder:
         self._position, self._time, self._xid, self._from = LSN(0), moment(0), "", ""
         self._waiting: Stretch | None = None
         """What takes the messages that come now, if they have to wait."""
-        self._streams: dict[int, Stretch] = {}
-        self._prepared: dict[str, Stretch] = {}
+        self._open = OpenTransactions(self._spill)
         self._block: Stretch | None = None
 
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open: begun, in progress or prepared. Then the server's own position must not be
         acknowledged."""
-        return self._begun is not None or bool(self._streams) or bool(self._prepared)
+        return self._begun is not None or bool(self._open)
 
     @property
     def hold(self) -> LSN | None:
         """See the class."""
-        return min((each.position for each in self._prepared.values()), default=None)
+        return self._open.hold
 
     def reset(self) -> None:
         """Forget all that is incomplete: the connection was lost, and the server sends it again."""
@@ -184,7 +180,7 @@ class Decoder:
         """Keep memory within its bounds."""
         if self._begun is not None and self._waiting is None:
             self._size += sum(map(len, messages))
-            if self._size > _EAGER:
+            if self._size > self._spill.eager:
                 # From here on, this transaction waits as bytes.
                 self._waiting = Stretch(self._spill.spool(), self._catalog.copy(), streamed=False)
                 self._rows = _NO_ROWS
@@ -307,16 +303,11 @@ class Decoder:
         else:
             raise ValueError("it is outside of a transaction")
 
-    # -- transactions in progress -------------------------------------------------------------------
+    # -- transactions in progress, and two-phase commit ---------------------------------------------
 
     def _stream_start(self, message: bytes) -> None:
         self._outside()
-        xid, first = int.from_bytes(message[26:30], "big"), message[30]
-        if len(message) != START + 6 or (not first and xid not in self._streams):
-            raise ValueError("it goes on with a transaction that was not begun")
-        if xid not in self._streams:
-            self._streams[xid] = Stretch(self._spill.spool(), self._catalog.copy(), streamed=True, xid=xid)
-        self._block = self._waiting = self._streams[xid]
+        self._block = self._waiting = self._open.start(message, self._catalog)
 
     def _stream_stop(self, message: bytes) -> None:
         if self._block is None or len(message) != START + 1:
@@ -325,37 +316,11 @@ class Decoder:
 
     def _stream_commit(self, message: bytes) -> Transaction:
         self._outside()
-        commit = Commit.read_stream(message)
-        return self._complete(self._streams.pop(commit.xid), commit)
+        return self._open.commit(message, self._catalog)
 
     def _stream_abort(self, message: bytes) -> None:
         self._outside()
-        aborted = StreamAbort.read(message)
-        if aborted.xid != aborted.subxid:
-            if aborted.xid in self._streams:
-                self._streams[aborted.xid].abort(aborted.subxid)
-        elif (stretch := self._streams.pop(aborted.xid, None)) is not None:
-            self._drop(stretch)
-
-    def _complete(self, stretch: Stretch, commit: Commit) -> Transaction:
-        """The transaction that waited, now that it is committed."""
-        self._spill.forget(stretch.spool)
-        if not commit.gid:
-            # Else at its PREPARE: since then a table may have been described anew.
-            self._catalog.adopt(stretch)
-        xid = str(stretch.xid)
-        waited = SpooledChanges(stretch, (), commit.time, xid, commit.position)
-        changes: SpooledChanges | tuple[ChangeEvent, ...] = waited
-        if stretch.spool.size <= _EAGER and not stretch.spool.on_disk:
-            changes = tuple(waited)
-            waited.close()
-        return Transaction(commit.position, commit.end, xid, commit.time, changes, stretch.origin, commit.gid)
-
-    def _drop(self, stretch: Stretch) -> None:
-        self._spill.forget(stretch.spool)
-        stretch.spool.close()
-
-    # -- two-phase commit ---------------------------------------------------------------------------
+        self._open.abort(message)
 
     def _begin_prepare(self, message: bytes) -> None:
         self._outside()
@@ -369,34 +334,17 @@ class Decoder:
         if self._begun is None or self._waiting is None or self._begun.gid != prepare.gid or not prepare.gid:
             raise ValueError("it does not end the transaction that was begun")
         self._waiting.origin = self._from
-        self._keep(self._waiting, prepare)
+        self._open.keep(self._waiting, prepare, self._catalog)
         self._end()
 
     def _stream_prepare(self, message: bytes) -> None:
         self._outside()
-        prepare = Commit.read_prepared(message)
-        self._keep(self._streams.pop(prepare.xid), prepare)
-
-    def _keep(self, stretch: Stretch, prepare: Commit) -> None:
-        if prepare.gid in self._prepared:
-            raise ValueError(f"a transaction {prepare.gid!r} is prepared already")
-        stretch.position = prepare.position
-        self._catalog.adopt(stretch)
-        self._prepared[prepare.gid] = stretch
+        self._open.prepare(message, self._catalog)
 
     def _commit_prepared(self, message: bytes) -> Transaction:
         self._outside()
-        commit = Commit.read_prepared(message)
-        stretch = self._prepared.pop(commit.gid, None)
-        if stretch is None or stretch.xid != commit.xid:
-            raise ProtocolError(
-                f"The prepared transaction {commit.gid!r} was committed, and its changes were not sent before.",
-                "They were acknowledged before the commit. Take a new snapshot; keep acknowledgements at Decoder.hold.",
-            )
-        return self._complete(stretch, commit)
+        return self._open.commit_prepared(message)
 
     def _rollback_prepared(self, message: bytes) -> None:
         self._outside()
-        # One that this stream never saw is gone all the same.
-        if (stretch := self._prepared.pop(Commit.read_rollback(message).gid, None)) is not None:
-            self._drop(stretch)
+        self._open.rollback_prepared(message)

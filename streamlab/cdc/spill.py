@@ -35,11 +35,14 @@ class Spill:
         For the files; made with mode 0700. Without one everything stays in memory.
     memory : int
         Bytes that all open spools together may hold in memory, before the largest go to disk.
+    eager : int
+        Bytes of one transaction whose events are made at once; as objects they take about six times as much. What is
+        beyond is decoded when it is iterated.
     """
 
-    def __init__(self, directory: Path | None = None, *, memory: int = 16 << 20) -> None:
+    def __init__(self, directory: Path | None = None, *, memory: int = 16 << 20, eager: int = 4 << 20) -> None:
         self.directory = directory
-        self.memory = memory
+        self.memory, self.eager = memory, eager
         self._open: weakref.WeakSet[Spool] = weakref.WeakSet()
         if directory is not None:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)

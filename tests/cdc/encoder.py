@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -150,3 +151,28 @@ def commit_prepared(xid: int, gid: str, position: int, end: int, time: datetime 
 def rollback_prepared(xid: int, gid: str, prepared_end: int, end: int, time: datetime = EPOCH) -> bytes:
     body = struct.pack("!BQQqqI", 0, prepared_end, end, 0, micros(time), xid)
     return packed(b"r" + body + cstring(gid))
+
+
+def numeric(value: Decimal) -> bytes:
+    """The binary form of a numeric."""
+    if not value.is_finite():
+        return struct.pack("!HhHH", 0, 0, 0xC000 if value.is_nan() else 0xF000 if value < 0 else 0xD000, 0)
+    sign, _, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    scale = max(0, -exponent)
+    plain = f"{value.copy_abs():f}"
+    whole, _, fraction = plain.partition(".")
+    whole = whole.zfill(-(-len(whole) // 4) * 4)
+    fraction = fraction.ljust(-(-len(fraction) // 4) * 4, "0")
+    groups = [int((whole + fraction)[at : at + 4]) for at in range(0, len(whole + fraction), 4)]
+    weight = len(whole) // 4 - 1
+    while groups and groups[0] == 0:
+        groups.pop(0)
+        weight -= 1
+    while groups and groups[-1] == 0:
+        groups.pop()
+    if not groups:
+        sign, weight = 0, 0
+    return struct.pack("!HhHH", len(groups), weight, 0x4000 if sign else 0, scale) + struct.pack(
+        f"!{len(groups)}H", *groups
+    )

@@ -322,7 +322,7 @@ def descriptors(directory: Path) -> int:
 @pytest.fixture
 def spill(tmp_path: Path) -> Iterator[Spill]:
     """One that keeps next to nothing in memory."""
-    spill = Spill(tmp_path / "spill", memory=100)
+    spill = Spill(tmp_path / "spill", memory=100, eager=1000)
     yield spill
     spill.close()
     gc.collect()
@@ -354,7 +354,6 @@ def test_a_large_transaction_is_read_from_disk_as_often_as_one_likes(
     spill: Spill, streaming: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, after = Decoder(protocol=2).receive(large(streaming))
-    monkeypatch.setattr("streamlab.cdc.pgoutput._EAGER", 1000)
     # Smaller than a message: each is read in several goes.
     monkeypatch.setattr("streamlab.cdc.spill._CHUNK", 20)
     assert spill.directory is not None
@@ -376,8 +375,7 @@ def test_a_large_transaction_is_read_from_disk_as_often_as_one_likes(
         list(first)
 
 
-def test_a_large_transaction_that_nobody_keeps_is_gone_from_disk(spill: Spill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamlab.cdc.pgoutput._EAGER", 1000)
+def test_a_large_transaction_that_nobody_keeps_is_gone_from_disk(spill: Spill) -> None:
     assert spill.directory is not None
     transactions = in_portions(Decoder(protocol=2, spill=spill), large(True))
     assert descriptors(spill.directory) == 1
@@ -402,10 +400,8 @@ def test_what_does_not_end_in_a_commit_is_gone_from_disk(spill: Spill, end: str)
     assert descriptors(spill.directory) == 0
 
 
-def test_a_broken_row_of_a_large_transaction_raises_where_it_is_read(
-    spill: Spill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("streamlab.cdc.pgoutput._EAGER", 10)
+def test_a_broken_row_of_a_large_transaction_raises_where_it_is_read(spill: Spill) -> None:
+    spill.eager = 10
     decoder = Decoder(protocol=2, spill=spill)
     (transaction,) = in_portions(
         decoder, [PAIR.relation(), *whole(*(PAIR.insert([value, "x"]) for value in [*"12345678", "no number"]))], 4

@@ -55,30 +55,6 @@ def binary_array(values: list[Any]) -> bytes:
     )
 
 
-def numeric(value: Decimal) -> bytes:
-    if not value.is_finite():
-        return struct.pack("!HhHH", 0, 0, 0xC000 if value.is_nan() else 0xF000 if value < 0 else 0xD000, 0)
-    sign, _, exponent = value.as_tuple()
-    assert isinstance(exponent, int)
-    scale = max(0, -exponent)
-    plain = f"{abs(value):f}"
-    whole, _, fraction = plain.partition(".")
-    whole = whole.zfill(-(-len(whole) // 4) * 4)
-    fraction = fraction.ljust(-(-len(fraction) // 4) * 4, "0")
-    groups = [int((whole + fraction)[at : at + 4]) for at in range(0, len(whole + fraction), 4)]
-    weight = len(whole) // 4 - 1
-    while groups and groups[0] == 0:
-        groups.pop(0)
-        weight -= 1
-    while groups and groups[-1] == 0:
-        groups.pop()
-    if not groups:
-        sign, weight = 0, 0
-    return struct.pack("!HhHH", len(groups), weight, 0x4000 if sign else 0, scale) + struct.pack(
-        f"!{len(groups)}H", *groups
-    )
-
-
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 DECIMALS = st.decimals(allow_nan=False, places=4, min_value=-(10**30), max_value=10**30) | st.sampled_from(
     [Decimal("0"), Decimal("Infinity"), Decimal("-Infinity"), Decimal("1E+3"), Decimal("0.00000000000000001")]
@@ -90,7 +66,7 @@ KINDS = [
     Kind(23, st.integers(-(2**31), 2**31 - 1), str, lambda value: struct.pack("!i", value)),
     Kind(20, st.integers(-(2**63), 2**63 - 1), str, lambda value: struct.pack("!q", value)),
     Kind(701, st.floats(allow_nan=False), repr, lambda value: struct.pack("!d", value)),
-    Kind(1700, DECIMALS, lambda value: f"{value:f}", numeric),
+    Kind(1700, DECIMALS, lambda value: f"{value:f}", pg.numeric),
     Kind(25, TEXT, str, lambda value: value.encode()),
     Kind(17, st.binary(max_size=20), lambda value: "\\x" + value.hex(), bytes),
     Kind(2950, st.uuids(), str, lambda value: value.bytes),
@@ -249,7 +225,7 @@ def test_whatever_happened_comes_out_as_it_went_in(
 
 @pytest.fixture(scope="module")
 def spill(tmp_path_factory: pytest.TempPathFactory) -> Spill:
-    return Spill(tmp_path_factory.mktemp("spill"), memory=50)
+    return Spill(tmp_path_factory.mktemp("spill"), memory=50, eager=50)
 
 
 @given(histories(), st.integers(1, 9))
@@ -258,14 +234,9 @@ def test_through_the_disk_it_comes_out_the_same(
     spill: Spill, history: tuple[list[Described], list[list[Change]]], size: int
 ) -> None:
     wanted = [expected(number, transaction) for number, transaction in enumerate(history[1])]
-    patched = pytest.MonkeyPatch()
-    try:
-        patched.setattr("streamlab.cdc.pgoutput._EAGER", 50)
-        for messages in (whole(*history), streamed(*history)):
-            found = in_portions(Decoder(protocol=2, spill=spill), messages, size)
-            assert [list(each) for each in found] == wanted
-    finally:
-        patched.undo()
+    for messages in (whole(*history), streamed(*history)):
+        found = in_portions(Decoder(protocol=2, spill=spill), messages, size)
+        assert [list(each) for each in found] == wanted
 
 
 # -- broken bytes ---------------------------------------------------------------------------------

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.postgres import types as builtin
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
+from cdc import encoder
 from streamlab.cdc import values_binary as binary
 from streamlab.cdc import values_text as text
 from streamlab.cdc.values import Interval, TypeMap
@@ -23,9 +25,7 @@ TYPES = TypeMap()
 
 
 def oid(name: str) -> int:
-    from psycopg.postgres import types
-
-    return types[name].oid
+    return builtin[name].oid
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,7 @@ def test_what_python_has_no_time_for_stays_text(name: str, written: str) -> None
 
 
 def array_oid(name: str) -> int:
-    from psycopg.postgres import types
-
-    return types[name].array_oid
+    return builtin[name].array_oid
 
 
 @given(st.integers(-(2**31) + 1, 2**31 - 2))
@@ -144,6 +142,10 @@ def test_a_binary_date_is_a_date_or_its_text(days: int) -> None:
         )
 
 
+def seconds(offset: timedelta) -> timezone:
+    return timezone(timedelta(seconds=int(offset.total_seconds())))
+
+
 @given(st.times(timezones=st.timedeltas(timedelta(hours=-15), timedelta(hours=15)).map(seconds)))
 def test_times_with_a_zone(value: time) -> None:
     offset = value.utcoffset()
@@ -153,10 +155,6 @@ def test_times_with_a_zone(value: time) -> None:
     )
     assert binary.timetz(struct.pack("!qi", micros, -int(offset.total_seconds()))) == value
     assert text.time(value.isoformat()) == value
-
-
-def seconds(offset: timedelta) -> timezone:
-    return timezone(timedelta(seconds=int(offset.total_seconds())))
 
 
 @pytest.mark.parametrize(
@@ -311,9 +309,7 @@ def test_text_parsers_read_a_value_or_refuse(data: str) -> None:
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=6, min_value=-(10**40), max_value=10**40))
 def test_long_and_short_numerics_agree(value: Decimal) -> None:
-    from cdc.test_pgoutput_properties import numeric
-
-    data = numeric(value)
+    data = encoder.numeric(value)
     head = struct.unpack_from("!HhHH", data)
     assert binary.numeric(data) == binary._long_numeric(data, *head) == value
     assert (
