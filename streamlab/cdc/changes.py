@@ -60,11 +60,15 @@ class Catalog:
     def learn(self, message: bytes, at: int) -> None:
         """Take a Relation message; rows behind it are read by it."""
         described = relation(message, at)
-        self._types.learn(column.type_oid for column in described.columns)
+        self.learn_types(described)
         self._relations[described.oid] = described
         oid = message[at : at + 4]
         for prefix in [prefix for prefix in self.rows if prefix[1:5] == oid]:
             del self.rows[prefix]
+
+    def learn_types(self, described: Relation) -> None:
+        """Have the types of its columns resolved, if they are new."""
+        self._types.learn(column.type_oid for column in described.columns)
 
     def adopt(self, stretch: Stretch) -> None:
         """Take the tables as a transaction left them that waited."""
@@ -165,7 +169,10 @@ class Stretch:
 
     def relation(self, message: bytes) -> None:
         """A Relation message."""
-        self.relations[relation(message, self.fields).oid] = message
+        described = relation(message, self.fields)
+        # Asked for while it is received, so that reading the changes asks nobody.
+        self.catalog.learn_types(described)
+        self.relations[described.oid] = message
         self.spool.append(message)
 
     def abort(self, subxid: int) -> None:

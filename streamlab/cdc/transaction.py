@@ -62,6 +62,15 @@ class Transaction:
     def __len__(self) -> int:
         return len(self.changes)
 
+    def close(self) -> None:
+        """Give back the room of a large transaction, which cannot be iterated afterwards. Idempotent.
+
+        Whoever hands out transactions calls it when the reader goes on. It does nothing to one that is held in memory.
+        """
+        close = getattr(self.changes, "close", None)
+        if close is not None:
+            close()
+
     def __bool__(self) -> bool:
         """True also for a transaction without changes."""
         return True

@@ -367,7 +367,9 @@ def test_a_large_transaction_is_read_from_disk_as_often_as_one_likes(
     assert [next(first), next(second), next(first)] == [*list(expected)[:1] * 2, list(expected)[1]]
     assert list(behind) == list(after)
     assert (transaction.position, transaction.commit_timestamp) == (LSN(500), TIME)
-    transaction.changes.close()  # type: ignore[union-attr]
+    for each in (behind, transaction, transaction):
+        each.close()
+    assert list(behind) == list(after)
     assert descriptors(spill.directory) == 0
     with pytest.raises(ChangeStreamError, match="given back when the reader went on"):
         list(transaction)
