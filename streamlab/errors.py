@@ -21,6 +21,14 @@ can do something about::
      +- RetriesExhausted         the last of a bounded number of attempts failed
      +- ChangeStreamError        reading a stream of changes failed
      |   +- ProtocolError        bytes that are not what the protocol allows
+     |   +- RecordingError       a file that is no recording, or a damaged one
+     +- CheckpointError          a position could not be stored
+     |   +- Fenced               another consumer has acquired the checkpoint
+     |   +- CheckpointBehind     the position does not lie after the stored one
+     |   +- CheckpointBusy       the former holder's transaction is still open
+     +- CrashTestError           a crash test could not be carried out
+     |   +- NeverReached         the failpoint was not passed, so nothing was proved
+     +- ProxyError               a proxy could not do what it was told
      +- UnknownParameter         a lesson has no parameter of that name
 """
 
@@ -29,16 +37,24 @@ from __future__ import annotations
 __all__ = [
     "ChangeStreamError",
     "CheckFailed",
+    "CheckpointBehind",
+    "CheckpointBusy",
+    "CheckpointError",
+    "CrashTestError",
     "DownloadError",
+    "Fenced",
     "HomeBusy",
     "LeasesHeld",
     "LessonError",
     "MissingTool",
+    "NeverReached",
     "NotOurs",
     "NotRunning",
     "NotWrong",
     "PortTaken",
     "ProtocolError",
+    "ProxyError",
+    "RecordingError",
     "RetriesExhausted",
     "SettingsError",
     "StackError",
@@ -135,6 +151,38 @@ class ChangeStreamError(StreamlabError):
 
 class ProtocolError(ChangeStreamError):
     """Bytes arrived that the protocol does not allow."""
+
+
+class RecordingError(ChangeStreamError):
+    """A file is no recording, was written by a newer version, or is damaged."""
+
+
+class CheckpointError(StreamlabError):
+    """A consumer's position could not be stored."""
+
+
+class Fenced(CheckpointError):
+    """Another consumer has acquired the checkpoint: roll back and stop."""
+
+
+class CheckpointBehind(CheckpointError):
+    """A position does not lie after the stored one: what is being applied was applied before."""
+
+
+class CheckpointBusy(CheckpointError):
+    """The former holder has moved the checkpoint in a transaction that is still open."""
+
+
+class CrashTestError(StreamlabError):
+    """A crash test could not be carried out, so it says nothing about what it tests."""
+
+
+class NeverReached(CrashTestError):
+    """The program ended without passing the failpoint as often as asked: nothing was proved."""
+
+
+class ProxyError(StreamlabError):
+    """A proxy could not do what it was told."""
 
 
 class UnknownParameter(StreamlabError):
