@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from streamlab.cdc.event import UNCHANGED, ChangeEvent, Operation, Unchanged
 from streamlab.cdc.position import LSN, Position
 from streamlab.cdc.source import Batch, ChangeSource, Lag
 from streamlab.cdc.transaction import Transaction
+
+if TYPE_CHECKING:
+    from streamlab.cdc.checkpoint import Checkpoint as Checkpoint
+    from streamlab.cdc.recording import Recording as Recording
+
+# Loaded when they are first used: they need a driver, which a reader of another log does not have.
+_HOMES = {
+    "Checkpoint": "streamlab.cdc.checkpoint",
+    "Recording": "streamlab.cdc.recording",
+}
 
 __all__ = [
     "LSN",
@@ -13,9 +26,19 @@ __all__ = [
     "Batch",
     "ChangeEvent",
     "ChangeSource",
+    "Checkpoint",
     "Lag",
     "Operation",
     "Position",
+    "Recording",
     "Transaction",
     "Unchanged",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return getattr(import_module(home), name)
