@@ -22,10 +22,13 @@ from enum import Enum
 from typing import Any
 
 from streamlab.errors import (
+    CheckpointBehind,
     DownloadError,
+    Fenced,
     MissingTool,
     NotOurs,
     ProtocolError,
+    RecordingError,
     RetriesExhausted,
     SettingsError,
     StreamlabError,
@@ -157,7 +160,10 @@ _ERRNO = {
     **dict.fromkeys((errno.ENETRESET, errno.ENOTCONN, errno.EADDRNOTAVAIL, errno.ESTALE), Failure.TRANSIENT),
 }
 
-_OURS_FATAL = (SettingsError, MissingTool, NotOurs, UnusableState, ProtocolError, UnknownParameter)
+_OURS_FATAL = (
+    SettingsError, MissingTool, NotOurs, UnusableState, ProtocolError, UnknownParameter, Fenced, CheckpointBehind,
+    RecordingError,
+)  # fmt: skip
 _CAUSES_FOLLOWED = 8
 
 
