@@ -268,7 +268,8 @@ class Held(Generic[P]):
             "position": str(position),
             "believed": None if believed is None else str(believed),
         }
-        if connection.execute(_sql("move", self.checkpoint.schema), values).rowcount != 1:
+        # A row, not rowcount: in pipeline mode only a fetch waits for the answer.
+        if connection.execute(_sql("move", self.checkpoint.schema), values).fetchone() is None:
             return False
         self._believed = position
         failpoint("cdc.checkpoint_moved")

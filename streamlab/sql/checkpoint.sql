@@ -32,7 +32,8 @@ RETURNING epoch, position;
 -- name: move
 -- Compare and set: no row, if another has acquired the checkpoint or it is not where the caller believes it to be.
 UPDATE {table} SET position = %(position)s, moved_at = clock_timestamp()
-WHERE name = %(name)s AND epoch = %(epoch)s AND position IS NOT DISTINCT FROM %(believed)s;
+WHERE name = %(name)s AND epoch = %(epoch)s AND position IS NOT DISTINCT FROM %(believed)s
+RETURNING true;
 
 -- name: locked
 -- Why a move met no row; the row stays as it is until the transaction ends.

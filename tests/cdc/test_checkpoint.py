@@ -116,6 +116,19 @@ def test_a_position_that_was_applied_is_refused_and_its_effect_rolled_back(sink:
     assert (sink.effects(), sink.position()) == ([5], 5)
 
 
+def test_pipelines_and_other_row_factories_are_no_obstacle(sink: Sink) -> None:
+    connection, other = sink.connect(row_factory=psycopg.rows.dict_row), sink.connect()
+    held = sink.checkpoint.acquire(connection)
+    with connection.pipeline():
+        for number in (1, 2):
+            apply(connection, held, number)
+    assert (sink.effects(), sink.position()) == ([1, 2], 2)
+    sink.checkpoint.acquire(other)
+    with pytest.raises(Fenced), connection.pipeline():
+        apply(connection, held, 3)
+    assert (sink.effects(), sink.position()) == ([1, 2], 2)
+
+
 def test_a_restart_finds_the_position_and_skips_to_it(sink: Sink) -> None:
     @dataclass
     class Item:
