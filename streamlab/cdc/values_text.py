@@ -62,7 +62,7 @@ def json(text: str) -> Any:
 
 def time(text: str) -> Any:
     """A time of day; 24:00, which Python does not have, stays text."""
-    if text.startswith("24"):
+    if text.startswith("24"):  # newer Pythons would read midnight, which is another time
         return text
     try:
         return _time.fromisoformat(text)

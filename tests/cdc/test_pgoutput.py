@@ -120,9 +120,11 @@ def test_in_transaction_between_begin_and_commit() -> None:
     assert seen == [False, True, True, False]
 
 
-def test_a_full_identity_has_whole_old_rows_and_merges_what_did_not_change() -> None:
+@pytest.mark.parametrize("binary", [False, True], ids=["generated", "general"])
+def test_a_full_identity_has_whole_old_rows_and_merges_what_did_not_change(binary: bool) -> None:
+    """Also where the generated decoder expects binary values, and leaves the row to the general one."""
     transaction = one(
-        Decoder(),
+        Decoder(binary=binary),
         WHOLE.relation(),
         *whole(
             WHOLE.update(["1", pg.TOAST], old=["1", "large"]),
@@ -345,7 +347,8 @@ def large(streaming: bool) -> list[bytes]:
     after = whole(wider.insert(["1", "y", "8"]), at=900)
     if streaming:
         blocks = [each for at in range(0, len(rows), 10) for each in streamed(10, *rows[at : at + 10], first=not at)]
-        return [*blocks, pg.stream_commit(10, 500, 508, TIME), *after]
+        gone = [*streamed(10, *[PAIR.insert(["5", "gone"], 11)] * 20, first=False), pg.stream_abort(10, 11)]
+        return [*blocks[:12], *gone, *blocks[12:], pg.stream_commit(10, 500, 508, TIME), *after]
     return [pg.begin(10, 500, TIME), *rows, pg.commit(500, 508, TIME), *after]
 
 
