@@ -266,6 +266,16 @@ GOOD = [
 ]  # fmt: skip
 
 
+PARTS = [(2, 13), (13, 14), (14, 23), (23, 27), (27, 28), (28, 34)]
+"""Which of them belong together: transactions, and messages of their own."""
+
+
+def broken(at: int, message: bytes) -> list[bytes]:
+    """The part with one message replaced, and the description of the table."""
+    start, end = next((part for part in PARTS if part[0] <= at < part[1]), (0, 2))
+    return [*GOOD[:2][:start], *GOOD[start:at], message, *GOOD[at + 1 : end]]
+
+
 TYPES = TypeMap()
 """One for all: decoders are compiled once."""
 
@@ -289,6 +299,7 @@ def decode(messages: list[bytes], **options: bool) -> list[ChangeEvent]:
 def test_the_good_bytes_are_good(binary: bool, lazy: bool) -> None:
     events = decode(GOOD, binary=binary, lazy=lazy)
     assert len(events) == 15
+    assert len([event for start, _ in PARTS for event in decode(broken(start, GOOD[start]), lazy=lazy)]) == 15
     row = {f"c{at}": value for at, value in enumerate(SAMPLES)}
     assert events[0].new_data == events[1].new_data == events[3].old_data == row
     assert events[5].new_data == NOTHING
@@ -301,7 +312,7 @@ def test_every_message_that_is_cut_anywhere_is_a_protocol_error(binary: bool) ->
             continue
         for cut in range(len(message)):
             with pytest.raises(ProtocolError):
-                decode([*GOOD[:at], message[:cut], *GOOD[at + 1 :]], binary=binary)
+                decode(broken(at, message[:cut]), binary=binary)
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -310,7 +321,7 @@ def test_every_message_with_a_byte_behind_it_is_a_protocol_error(binary: bool) -
         if at == TAKEN_BACK:
             continue
         with pytest.raises(ProtocolError):
-            decode([*GOOD[:at], message + b"x", *GOOD[at + 1 :]], binary=binary)
+            decode(broken(at, message + b"x"), binary=binary)
 
 
 @given(
