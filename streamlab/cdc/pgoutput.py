@@ -152,6 +152,9 @@ class Decoder:
             A message is not what the protocol allows, at this place or at all.
         ChangeStreamError
             A large transaction could not be written to disk.
+
+        What `resolve` of the types raises passes through. After any of these the transactions of this call are lost to
+        the caller, who has not acknowledged them: reconnect, and they come again.
         """
         done: list[Transaction] = []
         # In one loop, with names that are local, since this runs for every row.

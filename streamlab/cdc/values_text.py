@@ -15,7 +15,6 @@ from datetime import time as _time
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from psycopg.types.hstore import HstoreLoader
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
@@ -133,9 +132,22 @@ def cidr(text: str) -> Any:
     return ipaddress.ip_network(text)
 
 
+_STRING = r'"((?:[^"\\]|\\.)*)"'
+_PAIR = re.compile(rf"{_STRING}=>(?:NULL|{_STRING})(?:, |$)", re.DOTALL)
+
+
 def hstore(text: str) -> Any:
-    """A dict of str to str or None."""
-    return HstoreLoader(0).load(text.encode("utf-8", "surrogateescape"))
+    """A dict of str to str or None: ``"a"=>"1", "b"=>NULL``."""
+    pairs: dict[str, str | None] = {}
+    at = 0
+    while at < len(text) or text.endswith(", "):
+        match = _PAIR.match(text, at)
+        if match is None:
+            raise ValueError("an hstore is cut short")
+        key, value = match.groups()
+        pairs[_unescape(key)] = None if value is None else _unescape(value)
+        at = match.end()
+    return pairs
 
 
 # -- composed values ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from psycopg.types.range import Range
 
 from cdc.server import Server, server
 from streamlab.cdc import UNCHANGED, ChangeEvent, Operation, Transaction
+from streamlab.cdc.changes import SpooledChanges
 from streamlab.cdc.pgoutput import Decoder
+from streamlab.cdc.spill import Spill
 from streamlab.cdc.values import TypeMap
 from streamlab.errors import ProtocolError
 
@@ -388,3 +391,31 @@ def test_what_was_acknowledged_at_the_hold_comes_again_after_a_crash(prepared: S
     decoder.reset()
     with pytest.raises(ProtocolError, match=f"The prepared transaction '{gid}' was committed"):
         decoder.receive(prepared.messages(protocol=3))
+
+
+def test_a_transaction_that_is_too_large_for_the_server_and_for_us(database: Server, tmp_path: Path) -> None:
+    """Streamed because of logical_decoding_work_mem, spilled by us; a replica made of it equals the table."""
+    database.execute("CREATE TABLE t (k int PRIMARY KEY, v text)")
+    with database.connection.transaction():
+        database.execute("INSERT INTO t SELECT g, 'v' || g FROM generate_series(1, 3000) AS g")
+        database.execute("SAVEPOINT a")
+        database.execute("INSERT INTO t SELECT g, 'gone' FROM generate_series(5001, 6000) AS g")
+        database.execute("ROLLBACK TO a")
+        database.execute("UPDATE t SET v = 'w' WHERE k % 3 = 0")
+        database.execute("DELETE FROM t WHERE k % 7 = 0")
+    database.execute("SET logical_decoding_work_mem = '64kB'")
+    messages = database.messages(protocol=2, streaming="on")
+    spill = Spill(tmp_path, memory=10_000, eager=10_000)
+    decoder = Decoder(protocol=2, spill=spill)
+    found = [each for at in range(0, len(messages), 100) for each in decoder.receive(messages[at : at + 100])]
+    (large,) = (each for each in found if len(each))
+    assert {chr(each[25]) for each in messages} >= set("SEcA")
+    assert isinstance(large.changes, SpooledChanges)
+    replica: dict[int, str] = {}
+    for event in large:
+        if event.operation is Operation.DELETE:
+            del replica[event.old_data["k"]]
+        else:
+            replica[event.new_data["k"]] = event.new_data["v"]
+    assert replica == dict(database.execute("SELECT k, v FROM t").fetchall())
+    large.close()

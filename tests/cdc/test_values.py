@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.postgres import types as builtin
+from psycopg.types.hstore import HstoreLoader
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
@@ -233,6 +234,31 @@ ROWS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("", {}),
+        ('"a"=>"1"', {"a": "1"}),
+        ('"a b"=>NULL, "c\\"d"=>"e\\\\, \\"f", ""=>""', {"a b": None, 'c"d': 'e\\, "f', "": ""}),
+        ('"a"=>"NULL"', {"a": "NULL"}),
+    ],
+)
+def test_hstores(written: str, value: dict[str, str | None]) -> None:
+    assert text.hstore(written) == value
+    assert HstoreLoader(0).load(written.encode()) == value
+
+
+@pytest.mark.parametrize(
+    "written", ['"a"', '"a"=>', '"a"=>1', '"a"=>"1', '"a"=>"1", ', '"a"=>"1""b"=>"2"', "a=>1", ", "]
+)
+def test_what_is_no_hstore_is_refused_and_stays_text(written: str) -> None:
+    with pytest.raises(MALFORMED):
+        text.hstore(written)
+    types = TypeMap()
+    types.load(ROWS)
+    assert types.codec(50001).text(written) == written
+
+
 def test_types_of_users_are_built_of_others_in_whatever_order() -> None:
     for rows in (ROWS, ROWS[::-1]):
         types = TypeMap()
@@ -289,6 +315,11 @@ BINARY: list[Callable[[bytes], Any]] = [
 ]
 
 
+TEXT: list[Callable[[str], Any]] = [
+    codec.text for codec in dict.fromkeys(TYPES.codec(number) for number in range(20, 5000))
+] + [text.composite([int, str], tuple), text.hstore]
+
+
 @given(st.binary(max_size=60) | st.binary(max_size=8).map(lambda data: struct.pack("!i", 2) + data))
 def test_binary_parsers_read_a_value_or_refuse(data: bytes) -> None:
     for parse in BINARY:
@@ -298,11 +329,11 @@ def test_binary_parsers_read_a_value_or_refuse(data: bytes) -> None:
             continue
 
 
-@given(st.text(max_size=30) | st.text('{}[](),"\\ 1aN:=-.', max_size=30))
+@given(st.text(max_size=30) | st.text('{}[](),"\\ 1aN:=->.', max_size=30))
 def test_text_parsers_read_a_value_or_refuse(data: str) -> None:
-    for number in range(20, 5000):
+    for parse in TEXT:
         try:
-            TYPES.codec(number).text(data)
+            parse(data)
         except MALFORMED:
             continue
 
