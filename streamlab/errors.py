@@ -22,6 +22,13 @@ can do something about::
      +- ChangeStreamError        reading a stream of changes failed
      |   +- ProtocolError        bytes that are not what the protocol allows
      |   +- RecordingError       a file that is no recording, or a damaged one
+     |   +- StreamLost           the connection broke or the server went down; reading can go on
+     |   +- CannotCapture        server, role or table is not set up so that changes can be read
+     |   |   +- PublicationUnusable  there is no such publication, or it does not hold the tables
+     |   +- SlotUnusable         the replication slot cannot be read
+     |       +- SlotMissing      there is no such slot
+     |       +- SlotInUse        another reader holds it
+     |       +- SlotLost         the server has thrown away log that the slot needed
      +- CheckpointError          a position could not be stored
      |   +- Fenced               another consumer has acquired the checkpoint
      |   +- CheckpointBehind     the position does not lie after the stored one
@@ -35,6 +42,7 @@ can do something about::
 from __future__ import annotations
 
 __all__ = [
+    "CannotCapture",
     "ChangeStreamError",
     "CheckFailed",
     "CheckpointBehind",
@@ -54,11 +62,17 @@ __all__ = [
     "PortTaken",
     "ProtocolError",
     "ProxyError",
+    "PublicationUnusable",
     "RecordingError",
     "RetriesExhausted",
     "SettingsError",
+    "SlotInUse",
+    "SlotLost",
+    "SlotMissing",
+    "SlotUnusable",
     "StackError",
     "StartFailed",
+    "StreamLost",
     "StreamlabError",
     "UnknownParameter",
     "UnusableState",
@@ -151,6 +165,34 @@ class ChangeStreamError(StreamlabError):
 
 class ProtocolError(ChangeStreamError):
     """Bytes arrived that the protocol does not allow."""
+
+
+class StreamLost(ChangeStreamError):
+    """The connection broke, or the server went down; the stream can be taken up again."""
+
+
+class CannotCapture(ChangeStreamError):
+    """The server, the role or a table is not set up so that its changes can be read."""
+
+
+class PublicationUnusable(CannotCapture):
+    """There is no such publication, or it does not hold the tables that are asked for."""
+
+
+class SlotUnusable(ChangeStreamError):
+    """A replication slot cannot be read."""
+
+
+class SlotMissing(SlotUnusable):
+    """There is no such slot."""
+
+
+class SlotInUse(SlotUnusable):
+    """Another reader holds the slot, or a former one has not been let go of yet."""
+
+
+class SlotLost(SlotUnusable):
+    """The server has thrown away log that the slot needed: changes are lost to its reader."""
 
 
 class RecordingError(ChangeStreamError):

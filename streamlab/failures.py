@@ -22,6 +22,7 @@ from enum import Enum
 from typing import Any
 
 from streamlab.errors import (
+    CannotCapture,
     CheckpointBehind,
     DownloadError,
     Fenced,
@@ -31,7 +32,10 @@ from streamlab.errors import (
     RecordingError,
     RetriesExhausted,
     SettingsError,
+    SlotInUse,
+    SlotUnusable,
     StreamlabError,
+    StreamLost,
     UnknownParameter,
     UnusableState,
 )
@@ -160,9 +164,10 @@ _ERRNO = {
     **dict.fromkeys((errno.ENETRESET, errno.ENOTCONN, errno.EADDRNOTAVAIL, errno.ESTALE), Failure.TRANSIENT),
 }
 
+_OURS_TRANSIENT = (StreamLost, SlotInUse)
 _OURS_FATAL = (
     SettingsError, MissingTool, NotOurs, UnusableState, ProtocolError, UnknownParameter, Fenced, CheckpointBehind,
-    RecordingError,
+    RecordingError, CannotCapture, SlotUnusable,
 )  # fmt: skip
 _CAUSES_FOLLOWED = 8
 
@@ -280,6 +285,8 @@ def classify(error: object) -> Failure:
         if isinstance(error, RetriesExhausted):
             if getattr(error, "reason", "") == "stopped":
                 return Failure.FATAL
+        elif isinstance(error, _OURS_TRANSIENT):
+            return Failure.TRANSIENT
         elif isinstance(error, _OURS_FATAL):
             return Failure.FATAL
         if not isinstance(error, StreamlabError) or error.__cause__ is None:
