@@ -92,7 +92,9 @@ class Decoder:
             raise ProtocolError(f"pgoutput has no protocol version {protocol}.", "Use 1 to 4.")
         self.protocol = protocol
         self._spill = spill or Spill()
-        self._catalog = Catalog(types or TypeMap(), binary=binary, lazy=lazy, primary_keys=primary_keys or {})
+        # A mapping may be empty now and be filled later.
+        keys = {} if primary_keys is None else primary_keys
+        self._catalog = Catalog(types or TypeMap(), binary=binary, lazy=lazy, primary_keys=keys)
         kinds: dict[int, tuple[int, Callable[[bytes], Transaction | None]]] = {
             ord("B"): (1, self._begin), ord("C"): (1, self._commit), ord("O"): (1, self._origin),
             ord("R"): (1, self._relation), ord("Y"): (1, self._type), ord("T"): (1, self._truncate),
