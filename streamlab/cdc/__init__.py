@@ -12,11 +12,13 @@ from streamlab.cdc.transaction import Transaction
 
 if TYPE_CHECKING:
     from streamlab.cdc.checkpoint import Checkpoint as Checkpoint
+    from streamlab.cdc.postgres import PostgreSQLCDC as PostgreSQLCDC
     from streamlab.cdc.recording import Recording as Recording
 
 # Loaded when they are first used: they need a driver, which a reader of another log does not have.
 _HOMES = {
     "Checkpoint": "streamlab.cdc.checkpoint",
+    "PostgreSQLCDC": "streamlab.cdc.postgres",
     "Recording": "streamlab.cdc.recording",
 }
 
@@ -30,6 +32,7 @@ __all__ = [
     "Lag",
     "Operation",
     "Position",
+    "PostgreSQLCDC",
     "Recording",
     "Transaction",
     "Unchanged",

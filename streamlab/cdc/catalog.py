@@ -1,0 +1,54 @@
+"""What the decoder cannot learn from the stream: types that users made, and primary keys, from the server's catalog."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import Any
+
+import psycopg
+
+from streamlab.cdc.values import TypeMap
+from streamlab.errors import ChangeStreamError
+from streamlab.sql import load
+
+__all__ = ["CatalogTypes"]
+
+log = logging.getLogger(__name__)
+
+
+class CatalogTypes:
+    """The types and keys of one database, asked for when a stream is opened, and again when it names an unknown type.
+
+    Parameters
+    ----------
+    connect : callable
+        Makes an ordinary connection.
+
+    Attributes
+    ----------
+    types : TypeMap
+        For the decoder.
+    primary_keys : dict of int to tuple of str
+        OID of a table -> its primary key.
+    """
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]]) -> None:
+        self._connect = connect
+        self.types = TypeMap(self._resolve)
+        self.primary_keys: dict[int, tuple[str, ...]] = {}
+
+    def look(self, connection: psycopg.Connection[Any], publication: str) -> None:
+        """Ask for everything that a publication's tables need."""
+        rows = connection.execute(load("postgres_capture")["primary_keys"], [publication]).fetchall()
+        self.primary_keys.update({oid: tuple(names) for oid, names in rows})
+
+    def _resolve(self, oids: Iterable[int]) -> Iterable[tuple[Any, ...]]:
+        """The definitions of types that the stream has just named. A type that cannot be asked for stays text."""
+        try:
+            with closing(self._connect()) as connection:
+                return connection.execute(load("postgres_cdc")["types"], [list(oids)]).fetchall()
+        except (ChangeStreamError, psycopg.Error) as error:
+            log.warning("types %s were not found: %s", sorted(oids), error)
+            return []

@@ -1,0 +1,208 @@
+"""`PostgreSQLCDC`: the changes of a PostgreSQL, from its write-ahead log, with whole transactions in commit order.
+
+The log is decoded by the server (plug-in pgoutput) for a publication, which says what, and a replication slot, which
+says how far. The slot keeps the log until its reader acknowledges; so nothing is lost while the reader is away, and a
+slot that is forgotten fills the disk: `drop` it, or use a `session`, whose slot goes with its connection.
+
+Delivery is at least once, in commit order, keyed by ``(position, ordinal)``. It becomes exactly once in effect where
+the sink stores the position in its own transaction, and hands it back as `resume_after` when it starts.
+
+Source: PostgreSQL's manual, "Logical Decoding" and "Streaming Replication Protocol".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, Literal
+
+from streamlab.cdc import slots
+from streamlab.cdc.position import LSN
+from streamlab.cdc.preflight import check
+from streamlab.cdc.replication import ReplicationStream
+from streamlab.cdc.session import CDCSession
+from streamlab.cdc.slot_reader import SlotReader
+from streamlab.errors import SettingsError
+
+__all__ = ["PostgreSQLCDC"]
+
+log = logging.getLogger(__name__)
+
+
+class PostgreSQLCDC(SlotReader):
+    """A reader of one replication slot.
+
+    ::
+
+        with PostgreSQLCDC(dsn, publication="shop", slot_name="warehouse", tables=["orders"]) as cdc:
+            cdc.initialize()
+            for transaction in cdc.transactions():
+                store(transaction)
+                cdc.acknowledge(transaction)
+
+    Each iteration begins after the last acknowledgement: what was handed out and not acknowledged comes again. Within
+    one iteration nothing comes twice, whatever happens to the connection. An interrupted cell takes nothing away.
+
+    Threads: one iterates; `acknowledge`, `lag`, `stop` and the properties may be used from any.
+
+    Parameters
+    ----------
+    dsn : str
+        As a role with REPLICATION, and SELECT on the tables.
+    publication : str
+        Says which tables.
+    slot_name : str
+        Says how far this reader has come. One reader at a time.
+    tables : sequence of str, optional
+        What the publication has to hold, and is made for, exactly. By default it is taken as it is.
+    setup_dsn : str, optional
+        As the role that owns the tables, which makes and drops the publication. By default `dsn`.
+    resume_after : LSN, optional
+        The end of the last transaction whose effect the sink holds: it and all before it are passed over, and
+        acknowledged.
+    protocol : int
+        Of pgoutput, 1 to 4. From 2 on, large transactions come while they are in progress; from 3 on, a slot that was
+        made with `two_phase` sends prepared ones.
+    binary : bool
+        Whether values travel in PostgreSQL's binary form.
+    lazy : bool
+        Whether a row is decoded when it is first looked at.
+    two_phase : bool
+        Whether the slot is made so; it cannot be changed later.
+    retry, dead_letters : RetryPolicy and DeadLetters, optional
+        What becomes of a change whose handler fails, see `streamlab.cdc.handling`. By default the stream stops.
+    group : str, optional
+        Whose dead letters these are; by default the slot's name.
+    reconnect : RetryPolicy
+        For how long a lost connection is made again.
+    silence : float
+        Seconds without a sign of life after which a connection counts as lost.
+    spill : Path, optional
+        A directory for transactions that do not fit into memory.
+    """
+
+    @staticmethod
+    def session(
+        dsn: str,
+        tables: Sequence[str] = (),
+        *,
+        publication: str | None = None,
+        snapshot: Literal["never", "initial", "only"] = "never",
+        setup_dsn: str | None = None,
+        slot_name: str | None = None,
+        **options: Any,
+    ) -> CDCSession:
+        """A reader that leaves nothing behind: its temporary slot goes with its connection, however that ends.
+
+        ::
+
+            with PostgreSQLCDC.session(dsn, ["orders"], snapshot="initial") as cdc:
+                for transaction in cdc.transactions():
+                    ...
+
+        Parameters
+        ----------
+        dsn : str
+            As a role with REPLICATION, and SELECT on the tables.
+        tables : sequence of str
+            What to read. May be left out where a publication is given.
+        publication : str, optional
+            By default one of the session's own is made, and dropped at the end.
+        snapshot : {"never", "initial", "only"}
+            Whether the rows that are there come first, as SNAPSHOT events, and whether the stream follows: from exactly
+            there, with no gap and no overlap.
+        setup_dsn : str, optional
+            As the role that owns the tables, which makes the publication. By default `dsn`.
+        slot_name : str, optional
+            Of the temporary slot; by default a random one.
+        **options
+            As for `PostgreSQLCDC`.
+        """
+        return CDCSession(
+            dsn,
+            tables,
+            publication=publication,
+            snapshot=snapshot,
+            setup_dsn=setup_dsn,
+            slot_name=slot_name,
+            **options,
+        )
+
+    # -- setting up -------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """Check what has to hold, and make the publication and the slot where they are missing, in this order.
+
+        Idempotent. Never makes again a slot that was lost, and never changes a publication that is there.
+
+        Raises
+        ------
+        CannotCapture
+            A setting, a privilege, a table or the publication is not as it has to be; the message says what to do.
+        SlotUnusable
+            The slot belongs to something else, is lost, or is in use.
+        """
+        with closing(self._ordinary()) as connection:
+            facts = self._facts(connection)
+            check(facts, slot=False, publication=False)
+            if facts.publication is None:
+                if not self.tables:
+                    raise SettingsError(
+                        f"There is no publication {self.publication}, and no tables to make it for.",
+                        "Name them: tables=[...].",
+                    )
+                self._preview(connection)
+                with closing(slots.connect(self._setup_dsn)) as owner:
+                    slots.create_publication(owner, self.publication, self.tables)
+                if facts.slot is not None:
+                    log.warning(
+                        "%s: the slot is older than its publication %s, which was made just now: should a change lie "
+                        "between them, the stream refuses to go on",
+                        self.slot_name,
+                        self.publication,
+                    )
+            facts = self._facts(connection)
+            check(facts, slot=False)
+            if facts.slot is None:
+                slots.create_slot(connection, self.slot_name, two_phase=self._two_phase)
+                check(self._facts(connection))
+
+    def drop(self, *, publication: bool = True) -> None:
+        """Close, and drop the slot and the publication. Repeatable.
+
+        Parameters
+        ----------
+        publication : bool
+            False leaves the publication, for other readers of it.
+
+        Raises
+        ------
+        SlotInUse
+            Another reader holds the slot.
+        CannotCapture
+            The role may not drop the publication.
+        """
+        self.close()
+        with closing(self._ordinary()) as connection:
+            slots.drop_slot(connection, self.slot_name)
+        if publication:
+            with closing(slots.connect(self._setup_dsn)) as owner:
+                slots.drop_publication(owner, self.publication)
+
+    def _connect(self, position: LSN) -> ReplicationStream:
+        """Check again, since a server can change between two connections; then start the stream."""
+        with closing(self._ordinary()) as connection:
+            facts = self._facts(connection)
+            check(facts)
+            self._catalog.look(connection, self.publication)
+        if facts.slot is not None and facts.slot.confirmed is not None:
+            with self._lock:
+                self._books.confirmed(facts.slot.confirmed)
+        stream = ReplicationStream(self.dsn, bookkeeping=self._books, lock=self._lock, silence=self._silence)
+        try:
+            stream.start(self.slot_name, [self.publication], options=self._options(facts), position=position)
+        except BaseException:
+            stream.close(graceful=False)
+            raise
+        return stream
