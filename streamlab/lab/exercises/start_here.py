@@ -9,8 +9,8 @@ import psycopg
 from psycopg import sql
 
 from streamlab import settings
+from streamlab.cdc import PostgreSQLCDC
 from streamlab.cdc.event import ChangeEvent
-from streamlab.cdc.tail import PostgresTail
 from streamlab.lab.checks import Verdict, WrongAnswer, checker, missed, passed
 
 __all__ = ["from_commit", "from_the_row", "on_the_wall"]
@@ -61,13 +61,13 @@ def delay(lab: Any, answer: Any) -> Verdict:
         shop.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(publication)))
         shop.execute(sql.SQL("CREATE PUBLICATION {} FOR TABLE slow_orders").format(sql.Identifier(publication)))
         dsn = settings.postgres_dsn("cdc")
-        with PostgresTail(dsn, publication=publication, slot_name=lab.slot("check")) as tail:
+        with PostgreSQLCDC.session(dsn, publication=publication, slot_name=lab.slot("check")) as cdc:
             with shop.transaction():
                 shop.execute("INSERT INTO slow_orders VALUES (1, clock_timestamp())")
                 # A slow payment: the row is written, and not yet committed.
                 shop.execute("SELECT pg_sleep(%s)", [HELD_OPEN])
                 before = datetime.now(UTC)
-            (change,) = tail.changes(1)
+            (change,) = cdc.tail(1)
         received = datetime.now(UTC)
     longest = (received - before).total_seconds()
     try:
