@@ -83,7 +83,10 @@ class ChangeSource(Protocol):
         ...
 
     def transactions(self, *, until: int | None = None, idle: float | None = None) -> Iterator[Transaction]:
-        """Transactions in commit order.
+        """Transactions in commit order, from the last acknowledgement on.
+
+        What was handed out by an earlier iteration and not acknowledged comes again; within one iteration nothing does.
+        A new iteration ends the one before.
 
         Parameters
         ----------
@@ -94,7 +97,7 @@ class ChangeSource(Protocol):
         """
         ...
 
-    def batches(self, *, max_rows: int = 10_000, max_wait: float = 0.5) -> Iterator[Batch]:
+    def batches(self, *, max_rows: int = 10_000, max_wait: float = 0.5, idle: float | None = None) -> Iterator[Batch]:
         """Whole transactions together: until a batch has `max_rows` changes or `max_wait` seconds have passed."""
         ...
 
@@ -107,7 +110,7 @@ class ChangeSource(Protocol):
         ...
 
     def stop(self) -> None:
-        """End the iteration soon; returns at once."""
+        """End the iteration soon. Where the source reads in a thread of its own, wait for it and raise its error."""
         ...
 
     def close(self) -> None:

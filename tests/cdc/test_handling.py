@@ -9,13 +9,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from cdc.conftest import Shop, eventually
 from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.postgres import PostgreSQLCDC
 from streamlab.cdc.transaction import Transaction
 from streamlab.dead_letters import InMemoryDeadLetters, Status, replay
 from streamlab.errors import ChangeStreamError
 from streamlab.retry import RetryPolicy
+
+from .conftest import Shop, eventually
 
 pytestmark = pytest.mark.integration
 

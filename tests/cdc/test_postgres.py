@@ -14,13 +14,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cdc.conftest import Shop, eventually, interrupted
 from streamlab import metrics, settings
 from streamlab.cdc.event import Operation
 from streamlab.cdc.position import LSN
 from streamlab.cdc.postgres import PostgreSQLCDC
 from streamlab.cdc.transaction import Transaction
 from streamlab.errors import ChangeStreamError, PublicationUnusable, SettingsError, SlotInUse, SlotLost, SlotUnusable
+
+from .conftest import Shop, eventually, interrupted
 
 pytestmark = pytest.mark.integration
 

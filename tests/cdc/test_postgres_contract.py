@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import pytest
 from contracts.change_source import ChangeSourceContract, World
 
-from cdc.conftest import Shop
 from streamlab.cdc import ChangeSource
 from streamlab.stack.namespace import Namespace
+
+from .conftest import Shop
 
 
 class PostgreSQLWorld(World):

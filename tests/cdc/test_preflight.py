@@ -9,7 +9,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cdc.conftest import Shop
 from streamlab import settings
 from streamlab.cdc import slots
 from streamlab.cdc.position import LSN
@@ -23,6 +22,8 @@ from streamlab.errors import (
     SlotMissing,
     SlotUnusable,
 )
+
+from .conftest import Shop
 
 SERVER = ServerFacts(180004, "logical", 10, 0, 10, 0, 8192, False, "cdc", True, True, LSN(1000), "shop")
 TABLE = TableFacts("public", "orders", "r", "p", "d", True, ("id",))

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from cdc.conftest import Shop, eventually, interrupted
 from streamlab import settings
 from streamlab.cdc.event import Operation
 from streamlab.errors import CannotCapture, SettingsError, SlotLost, SlotMissing
+
+from .conftest import Shop, eventually, interrupted
 
 pytestmark = pytest.mark.integration
 
