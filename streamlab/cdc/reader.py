@@ -246,6 +246,8 @@ class StreamReader:
 
     def _lost(self, error: ChangeStreamError) -> None:
         self.disconnect(graceful=False)
+        if self.stopping.is_set():
+            return  # closed by another thread, under this one's hands
         if classify(error) is not Failure.TRANSIENT:
             raise error
         if not self._resumable:
