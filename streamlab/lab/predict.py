@@ -79,7 +79,7 @@ class Predictions:
             self._show_buttons(prediction)
         else:
             choices = ", ".join(_say(choice) for choice in among)
-            show(note("asked", f"{question.rstrip()} One of: {choices}.", "No prediction (batch run)."))
+            show(note("asked", f"{prediction.question}? One of: {choices}.", "No prediction (batch run)."))
         return prediction
 
     def reveal(self, name: str, value: Any) -> bool | None:

@@ -101,13 +101,13 @@ def test_close_makes_the_buttons_inert_and_keeps_the_choice(kept: Results, shown
 
 def test_in_batch_nobody_predicts(kept: Results, shown: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     asked = Predictions(kept, live=False)
-    asked.ask("q", "How many?", [1, 2], {1: "One too few."})
+    asked.ask("q", "How many", [1, 2], {1: "One too few."})
     assert asked.reveal("q", 2) is None
     assert shown == []
     assert capsys.readouterr().out.splitlines() == [
         "? How many? One of: 1, 2.", "  No prediction (batch run).", "\u2022 How many: 2.", "  Nothing was predicted.",
     ]  # fmt: skip
-    assert facts(kept) == [{"name": "q", "question": "How many?", "among": ["1", "2"], "actual": 2}]
+    assert facts(kept) == [{"name": "q", "question": "How many", "among": ["1", "2"], "actual": 2}]
 
 
 def test_none_may_be_a_choice(kept: Results, shown: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -71,12 +72,17 @@ def delay(lab: Any, answer: Any) -> Verdict:
         received = datetime.now(UTC)
     longest = (received - before).total_seconds()
     try:
-        told = float(answer(change, received))
+        told = answer(change, received)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         return missed(f"delay(change, received) raised {type(error).__name__}: {error}.")
+    # NaN compares as false with everything.
+    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
+        return missed(f"delay(change, received) returned {told!r:.60}, which is not a number of seconds.")
+    actual = from_commit(change, received)
+    if abs(told - actual) <= 1e-4:
+        return passed(
+            f"{told * 1000:.2f} ms from the commit to Python, of a transaction that was open for {HELD_OPEN} s."
+        )
     if told >= HELD_OPEN:
         return missed(f"You say {told * 1000:.0f} ms; it was at most {longest * 1000:.1f} ms.", "the row's own time")
-    actual = from_commit(change, received)
-    if abs(told - actual) > 1e-4:
-        return missed(f"You say {told * 1000:.2f} ms; it was {actual * 1000:.2f} ms.", "the time of asking")
-    return passed(f"{told * 1000:.2f} ms from the commit to Python, of a transaction that was open for {HELD_OPEN} s.")
+    return missed(f"You say {told * 1000:.2f} ms; it was {actual * 1000:.2f} ms.", "the time of asking")
