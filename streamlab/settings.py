@@ -178,10 +178,27 @@ def home() -> Path:
     Path
         ``STREAMLAB_HOME``; else ``/var/lib/streamlab`` for root, whose servers run as another
         user that must be able to reach it; else the user's state directory.
+
+    Raises
+    ------
+    SettingsError
+        ``STREAMLAB_HOME`` is a relative path.
     """
     if text := os.environ.get("STREAMLAB_HOME"):
-        return Path(text).expanduser().absolute()
+        return _absolute("STREAMLAB_HOME", text)
     return default_home()
+
+
+def _absolute(variable: str, text: str) -> Path:
+    """A directory that the environment names: the same one for every process, wherever that runs."""
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        # A notebook's kernel runs in another directory than the command that started its servers.
+        raise SettingsError(
+            f"{variable}={text} is not an absolute path, and would mean another directory in each process.",
+            f"Set {variable}={path.absolute()}",
+        )
+    return path
 
 
 def default_home() -> Path:
@@ -194,9 +211,15 @@ def default_home() -> Path:
 
 
 def cache() -> Path:
-    """The directory of downloads and unpacked servers, shared by every home of the user."""
+    """The directory of downloads and unpacked servers, shared by every home of the user.
+
+    Raises
+    ------
+    SettingsError
+        ``STREAMLAB_CACHE`` is a relative path.
+    """
     if text := os.environ.get("STREAMLAB_CACHE"):
-        return Path(text).expanduser().absolute()
+        return _absolute("STREAMLAB_CACHE", text)
     if _is_root():
         return Path("/var/lib/streamlab/cache")
     from platformdirs import user_cache_path

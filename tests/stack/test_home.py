@@ -72,6 +72,17 @@ def test_a_place_that_cannot_be_a_directory_is_said_with_its_variable(home: Home
         assert variable in caught.value.fix
 
 
+@pytest.mark.parametrize("variable", ["STREAMLAB_HOME", "STREAMLAB_CACHE"])
+def test_a_relative_path_would_be_another_place_in_each_process(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = {"STREAMLAB_HOME": settings.home, "STREAMLAB_CACHE": settings.cache}[variable]
+    monkeypatch.setenv(variable, "here/below")
+    with pytest.raises(SettingsError, match=f"{variable}=here/below is not an absolute path") as caught:
+        read()
+    assert caught.value.fix == f"Set {variable}={Path.cwd() / 'here/below'}"
+    monkeypatch.setenv(variable, "~/below")
+    assert read() == Path.home() / "below"
+
+
 def test_a_directory_with_other_things_in_it_is_no_home(home: Home) -> None:
     """Else `down --purge` with a mistyped STREAMLAB_HOME would be a disaster."""
     home.path.mkdir()
