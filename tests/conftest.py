@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,14 @@ os.environ.setdefault("STREAMLAB_CACHE", str(settings.cache()))
 os.environ["STREAMLAB_HOME"] = str(suite_home())
 for _variable in (*settings.VARIABLES.values(), "STREAMLAB_PORT_BASE", "STREAMLAB_LIVE", "STREAMLAB_FAILPOINTS"):
     os.environ.pop(_variable, None)
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM and a closed terminal end the suite as Ctrl-C does: its servers and programs are stopped first."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
