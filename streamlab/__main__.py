@@ -13,6 +13,7 @@ def main() -> int:
         from streamlab.cli import main as run
     except KeyboardInterrupt:
         # Ctrl-C while the modules are loaded: nothing has begun yet.
+        sys.stderr.write("Interrupted.\n")
         return 130
     return run()
 

@@ -60,7 +60,9 @@ def _in_foreground() -> bool:
 
 def lab(
     start: Annotated[bool, typer.Option("--start/--no-start", help="Start the servers first.")] = True,
-    port: Annotated[int, typer.Option("--port", help="Port of JupyterLab; another if it is taken.")] = 8888,
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=65535, help="Port of JupyterLab; another if it is taken.")
+    ] = 8888,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
 ) -> None:
     """Open JupyterLab on the lessons, with the servers up."""

@@ -198,7 +198,7 @@ def typed(lesson: str, defaults: Mapping[str, Any], given: Iterable[str]) -> dic
 
 def _name(text: str, known: Iterable[str]) -> str:
     name, sign, _ = text.partition("=")
-    if not sign:
+    if not (name and sign):
         raise LessonError(f"-p {text} is not of the form name=value.", f"Parameters: {', '.join(known) or 'none'}.")
     return name
 
@@ -260,7 +260,10 @@ def run_lessons(
     """
     # Kernels run in the notebooks' own directory: a relative path would mean another place there.
     folder = folder.absolute()
-    (folder / "results").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "results").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LessonError(f"{folder} cannot be made: {error.strerror}.", "Name another folder with --output.") from None
     runs: list[LessonRun] = []
     began = datetime.now(UTC)
     try:

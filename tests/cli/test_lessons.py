@@ -70,6 +70,9 @@ def test_a_parameter_that_no_lesson_has_is_refused_with_the_nearest_name(two: li
         runner.parameters_for(two[:1], ["seed=3"])
     with pytest.raises(LessonError, match=r"rows=5\.5: rows is a whole number\. Its default is 10\."):
         runner.parameters_for(two, ["rows=5.5"])
+    for text in ("rows", "=5"):
+        with pytest.raises(LessonError, match=f"-p {text} is not of the form name=value"):
+            runner.parameters_for(two, [text])
 
 
 def test_two_lessons_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -80,6 +83,15 @@ def test_two_lessons_of_one_name_are_refused(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "have the same name" in result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    result = streamlab("run", notebook(tmp_path / "a.ipynb"), "-o", tmp_path / "file")
+    assert result.returncode == 1
+    assert "cannot be made: Not a directory." in result.stderr
+    assert "--output" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 # -- runs ----------------------------------------------------------------------------------------------
