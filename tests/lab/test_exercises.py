@@ -23,7 +23,7 @@ def lab(
     monkeypatch.setenv("STREAMLAB_RESULTS", str(tmp_path / "results.json"))
     monkeypatch.setenv("STREAMLAB_LIVE", "1")
     checks.load(request.param)
-    started = lesson(request.param)
+    started = lesson(request.param, needs=runner.find(request.param).needs)
     yield started
     started.close()
 
