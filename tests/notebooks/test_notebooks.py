@@ -13,7 +13,10 @@ import pytest
 from streamlab.lab import hygiene, kernel, runner
 
 LESSONS = [lesson.slug for lesson in runner.lessons()]
-PARAMETERS = {"00_start_here": {"round_trips": 2, "seed": 11}}
+PARAMETERS: dict[str, dict[str, object]] = {
+    "00_start_here": {"round_trips": 2, "seed": 11},
+    "01_postgres_cdc": {"orders": 41, "seed": 11},
+}
 """Values other than the defaults, for the papermill run of each lesson."""
 
 pytestmark = [pytest.mark.integration, pytest.mark.acceptance, pytest.mark.timeout(400)]
