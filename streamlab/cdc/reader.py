@@ -136,8 +136,11 @@ class StreamReader:
                 if transaction is not None:
                     return transaction
                 continue
-            if self.connection is None and not self._open():
-                return None
+            if self.connection is None:
+                if not self._open():
+                    return None
+                # Nothing can come before there is a stream: the wait begins with it.
+                deadline = None if timeout is None else time.monotonic() + timeout
             left = 1.0 if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 self._read(min(left, 0.1))

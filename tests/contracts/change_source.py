@@ -147,10 +147,13 @@ class ChangeSourceContract:
     def test_stop_from_another_thread_ends_the_iteration_and_the_source_can_be_used_again(self, world: World) -> None:
         with world.reader() as source:
             world.insert(1)
-            timer = threading.Timer(0.2, source.stop)
-            timer.start()
-            assert ids(*source.transactions()) == [1]
-            timer.join()
+            stopper = threading.Timer(0.05, source.stop)
+            seen = []
+            for transaction in source.transactions():
+                seen.append(transaction)
+                stopper.start()
+            stopper.join()
+            assert ids(*seen) == [1]
             assert ids(*source.transactions(until=1)) == [1]
 
     def test_close_can_be_repeated(self, world: World) -> None:
