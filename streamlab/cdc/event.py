@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import Enum, StrEnum
 from html import escape
-from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from streamlab.cdc.position import LSN, Position
@@ -43,7 +42,29 @@ UNCHANGED: Final[Literal[Unchanged.UNCHANGED]] = Unchanged.UNCHANGED
 """Stands for a large value that did not change, which the log therefore does not repeat. It is not NULL: keep what you
 have."""
 
-NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+class _Nothing(Mapping[str, Any]):
+    """An empty mapping that stays one, in another process too."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Any:
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "{}"
+
+    def __reduce__(self) -> str:
+        return "NOTHING"
+
+
+NOTHING: Final[Mapping[str, Any]] = _Nothing()
 """`old_data` or `new_data` where the log holds nothing; equal to ``{}``."""
 
 

@@ -264,7 +264,7 @@ class Lesson:
         return sources.render(*objects, docstrings=docstrings)
 
     def hint(self, *texts: str) -> None:
-        """Hints that a reader unfolds, one after the other; not shown in a batch run, where nobody is stuck."""
+        """Hints that a reader unfolds, one after the other."""
         for number, text in enumerate(texts, 1):
             show(details("A hint" if len(texts) == 1 else f"Hint {number}", text))
 

@@ -231,7 +231,7 @@ class Wrong:
         named = {name: self.figures[name] for name in self._expected}
         total = named.pop("of", None)
         if total is not None and named:
-            parts = [f"{value} of {total} {self.what} {name}" for name, value in named.items()]
+            parts = [f"{value} of {total} {self.what} {name.replace('_', ' ')}" for name, value in named.items()]
         else:
             if total is not None:
                 named["of"] = total
