@@ -173,6 +173,10 @@ class TypeMap:
             # What the catalog does not have (any more) is not asked for again.
             self._codecs.update(dict.fromkeys(unknown - self._rows.keys(), _UNKNOWN))
 
+    def definition(self, oid: int) -> tuple[Any, ...] | None:
+        """What `load` was given for a type; None for one that is built in or not known."""
+        return self._rows.get(oid)
+
     def codec(self, oid: int) -> Codec:
         """The codec of a type; for one that is not known, its text as it is, or its binary form as bytes."""
         found = self._codecs.get(oid)
