@@ -15,15 +15,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from streamlab.cdc import slots
+from streamlab.cdc.chunks import ChunkedSnapshot, ChunkReader
+from streamlab.cdc.incremental import ChunkProgress
 from streamlab.cdc.position import LSN
-from streamlab.cdc.preflight import check
+from streamlab.cdc.preflight import Facts, check
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.session import CDCSession
 from streamlab.cdc.slot_reader import SlotReader
 from streamlab.errors import SettingsError
+
+if TYPE_CHECKING:
+    import psycopg
 
 __all__ = ["PostgreSQLCDC"]
 
@@ -128,6 +133,51 @@ class PostgreSQLCDC(SlotReader):
             slot_name=slot_name,
             **options,
         )
+
+    def snapshot_chunks(
+        self, table: str, *, chunk_rows: int = 10_000, resume: ChunkProgress | None = None
+    ) -> ChunkedSnapshot:
+        """The stream, with the rows that a table holds already added to it in chunks, by its key.
+
+        ::
+
+            chunks = cdc.snapshot_chunks("shop.orders", resume=kept)
+            for transaction in chunks:
+                with sink.transaction():
+                    store(transaction)
+                    keep(chunks.progress)
+                cdc.acknowledge(transaction)
+
+        For tables that are too big to be read at once: the stream goes on meanwhile, nothing is locked, and a reader
+        that was killed goes on behind its last chunk. The rows come as SNAPSHOT events at the end of a transaction that
+        marks their place in the log (a MESSAGE event): what came before is older than they are, what comes after is
+        newer. A chunk that was handed out and neither kept nor acknowledged is read again; its rows may then come
+        twice, with other positions, so apply them by their key. The iteration ends with the last chunk; go on with
+        `transactions`.
+
+        One assumption: a transaction that was handed out before the snapshot began is visible to everybody when it
+        does. It may not be where it still waits for a synchronous standby.
+
+        Parameters
+        ----------
+        table : str
+            One that is published, with a key; a partition, where partitions are published.
+        chunk_rows : int
+            How many rows are read, and kept in memory, at once.
+        resume : ChunkProgress, optional
+            Where an earlier snapshot was left.
+
+        Raises
+        ------
+        CannotCapture
+            There is no such table, it is not published, or has no key.
+        """
+
+        def facts(connection: psycopg.Connection[Any]) -> Facts:
+            return slots.gather(connection, publication=self.publication, slot=self.slot_name, tables=[table])
+
+        reader = ChunkReader(self._ordinary, facts, self.publication, self._catalog.types, chunk_rows)
+        return ChunkedSnapshot(self.transactions, reader, resume=resume, retry=self._reconnect, stopping=self._stopping)
 
     # -- setting up -------------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ class SlotReader(Followed):
         self._setup_dsn = Dsn(str.__str__(setup_dsn or dsn))
         self._resume_after = LSN(resume_after or 0)
         self._protocol, self._binary, self._two_phase, self._silence = protocol, binary, two_phase, silence
+        self._reconnect = reconnect
         self._lock = threading.RLock()
         self._books = Bookkeeping(self._resume_after)
         self._catalog = CatalogTypes(self._ordinary)

@@ -134,3 +134,11 @@ SELECT pg_try_advisory_lock(hashtext('streamlab session'), hashtext(%s));
 
 -- name: session_unlock
 SELECT pg_advisory_unlock(hashtext('streamlab session'), hashtext(%s));
+
+-- name: watermark
+-- A message of its own transaction in the log (prefix, content): a place that a reader of the log recognises.
+SELECT pg_logical_emit_message(true, %s, %s::bytea)::text;
+
+-- name: visibility
+-- Which transactions this transaction sees.
+SELECT pg_current_snapshot()::text;

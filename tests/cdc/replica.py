@@ -2,11 +2,14 @@
 
 As a program it runs until it has seen the message that ends the test; it may be killed at any time and started again::
 
-    python replica.py publication slot schema protocol text|binary table...
+    python replica.py '{"publication": ..., "slot": ..., "schema": ..., "tables": [...], "options": {...}}'
+
+With ``"chunks": "table"`` it reads that table's rows in chunks first.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -17,6 +20,7 @@ from psycopg import sql
 
 from streamlab import settings
 from streamlab.cdc import ChangeEvent, Checkpoint, Operation, PostgreSQLCDC, Transaction
+from streamlab.cdc.incremental import ChunkProgress
 
 END = "the end"
 """Prefix of the logical message after which nothing more is written."""
@@ -62,6 +66,8 @@ class Replica:
                     gone = event.operation is Operation.DELETE
                     # Where the identity is the whole row the table has no key.
                     key = event.key if len(event.primary_key) == 1 else (event.position, event.ordinal)
+                    if event.old_data and not gone:
+                        rows[event.table_name][(event.old_data[event.primary_key[0]],)] = event, True
                     rows[event.table_name][key] = event, gone
         for table in self.tables:
             self._write(table, rows[table], emptied=table in emptied)
@@ -101,11 +107,33 @@ class Replica:
                     return False
         raise AssertionError("the stream ended by itself")
 
+    def follow_chunks(self, publication: str, slot: str, table: str, *, rows: int, **options: Any) -> None:
+        """Apply transactions until the rows of a table were read; where that is, is kept in the table `progress`."""
+        kept = sql.Identifier(self.schema, "progress")
+        held = Checkpoint("replica", schema=self.schema).acquire(self.connection)
+        found = self.connection.execute(sql.SQL("SELECT progress FROM {}").format(kept)).fetchone()
+        resume = ChunkProgress.parse(found[0]) if found else None
+        with PostgreSQLCDC(
+            settings.postgres_dsn("cdc"), publication, slot, resume_after=held.position, **options
+        ) as cdc:
+            chunks = cdc.snapshot_chunks(table, chunk_rows=rows, resume=resume)
+            for transaction in chunks:
+                with self.connection.transaction():
+                    held.move(self.connection, transaction.end_position)
+                    self.apply([transaction])
+                    self.connection.execute(sql.SQL("DELETE FROM {}").format(kept))
+                    self.connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(kept), [str(chunks.progress)])
+                cdc.acknowledge(transaction)
 
-def main(publication: str, slot: str, schema: str, protocol: str, form: str, *tables: str) -> None:
+
+def main(text: str) -> None:
+    about = json.loads(text)
+    where = about["publication"], about["slot"]
     with closing(psycopg.connect(settings.postgres_dsn("app"), autocommit=True)) as connection:
-        replica = Replica(connection, schema, tables)
-        assert replica.follow(publication, slot, protocol=int(protocol), binary=form == "binary")
+        replica = Replica(connection, about["schema"], about["tables"])
+        if "chunks" in about:
+            replica.follow_chunks(*where, about["chunks"], rows=about["rows"], **about["options"])
+        assert replica.follow(*where, **about["options"])
 
 
 if __name__ == "__main__":

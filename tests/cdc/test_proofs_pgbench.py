@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -63,8 +64,14 @@ class Bench:
 
     def killed_after(self, seconds: float, protocol: int, form: str) -> int:
         """Run the replica as a process that is killed if it lives so long; its exit code."""
-        about = [self.publication, self.slot, self.replica.schema, str(protocol), form]
-        with subprocess.Popen([sys.executable, program, *about, *TABLES]) as child:
+        about = {
+            "publication": self.publication,
+            "slot": self.slot,
+            "schema": self.replica.schema,
+            "tables": TABLES,
+            "options": {"protocol": protocol, "binary": form == "binary"},
+        }
+        with subprocess.Popen([sys.executable, program, json.dumps(about)]) as child:
             try:
                 return child.wait(seconds)
             except subprocess.TimeoutExpired:
