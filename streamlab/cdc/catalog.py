@@ -32,10 +32,16 @@ class CatalogTypes:
         For the decoder.
     primary_keys : dict of int to tuple of str
         OID of a table -> its primary key.
+    resolved : list of tuple
+        The definitions of types that were asked for.
+    tell : callable, optional
+        Called with those that are asked for next.
     """
 
     def __init__(self, connect: Callable[[], psycopg.Connection[Any]]) -> None:
         self._connect = connect
+        self.resolved: list[tuple[Any, ...]] = []
+        self.tell: Callable[[list[tuple[Any, ...]]], None] | None = None
         self.types = TypeMap(self._resolve)
         self.primary_keys: dict[int, tuple[str, ...]] = {}
 
@@ -48,7 +54,11 @@ class CatalogTypes:
         """The definitions of types that the stream has just named. A type that cannot be asked for stays text."""
         try:
             with closing(self._connect()) as connection:
-                return connection.execute(load("postgres_cdc")["types"], [list(oids)]).fetchall()
+                found = connection.execute(load("postgres_cdc")["types"], [list(oids)]).fetchall()
         except (ChangeStreamError, psycopg.Error) as error:
             log.warning("types %s were not found: %s", sorted(oids), error)
             return []
+        self.resolved += found
+        if self.tell is not None:
+            self.tell(found)
+        return found

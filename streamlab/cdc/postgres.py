@@ -85,6 +85,9 @@ class PostgreSQLCDC(SlotReader):
         Seconds without a sign of life after which a connection counts as lost.
     spill : Path, optional
         A directory for transactions that do not fit into memory.
+    record : Path, optional
+        A new file, to which the stream is written as it is received, until `close`; `streamlab.cdc.Recording` reads it.
+        Rows of a snapshot are not in it, for they are not in the log.
     """
 
     @staticmethod
@@ -252,6 +255,7 @@ class PostgreSQLCDC(SlotReader):
         stream = ReplicationStream(self.dsn, bookkeeping=self._books, lock=self._lock, silence=self._silence)
         try:
             stream.start(self.slot_name, [self.publication], options=self._options(facts), position=position)
+            self._record(facts)
         except BaseException:
             stream.close(graceful=False)
             raise

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, Final, Protocol
@@ -63,6 +63,18 @@ class StreamDecoder(Protocol):
         ...
 
 
+class Taker(Protocol):
+    """What the reader needs of `streamlab.cdc.recording.Recorder`."""
+
+    def append(self, messages: Iterable[bytes | memoryview]) -> None:
+        """Take messages as they were received."""
+        ...
+
+    def restart(self) -> None:
+        """The connection was made again."""
+        ...
+
+
 class StreamReader:
     """Transactions of one slot, over as many connections as it takes.
 
@@ -103,6 +115,7 @@ class StreamReader:
         self.stopping = stopping
         self.connection: ReplicationStream | None = None
         self.seconds: float | None = None
+        self.recorder: Taker | None = None
         self._lock = lock
         self._connect = connect
         self._decoder = decoder
@@ -178,6 +191,8 @@ class StreamReader:
             try:
                 messages = connection.drain()
                 if messages:
+                    if self.recorder is not None:
+                        self.recorder.append(messages)
                     self._received(self._decoder.receive(messages))
                 with self._lock:
                     self._settle()

@@ -1,8 +1,8 @@
 """A stream of PostgreSQL's changes in a file: bytes as they were received, to be decoded again with no server.
 
-`Recorder` writes, `Recording` reads; `Recording.source` replays it as a `ChangeSource`. What is recorded is the payload
-of each XLogData message with its header of 25 bytes, so a recording is what a decoder would have got, and stays useful
-when the decoder changes.
+`Recorder` writes (``PostgreSQLCDC(..., record=path)`` has one), `Recording` reads; `Recording.source` replays it as a
+`ChangeSource`. What is recorded is the payload of each XLogData message with its header of 25 bytes, so a recording is
+what a decoder would have got, and stays useful when the decoder changes.
 
 A block is written when a transaction has ended, so of what a killed recorder had received, the last transaction is lost
 at most: what is not whole at the end is left out, and `Recording.complete` tells. (A block is in the hands of the
@@ -108,6 +108,12 @@ class Recorder:
         if ended:
             self.flush()
 
+    def restart(self) -> None:
+        """The connection was made again: what had not ended will be appended once more, from its beginning."""
+        self._pending, self._times, self._size = [], [], 0
+        if self._messages:
+            self._block(b"L", b"")
+
     def types(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add types that users made, as `TypeMap.load` takes them."""
         self._block(b"T", to_json([list(row) for row in rows]))
@@ -208,6 +214,7 @@ class Recording:
             The file is damaged here; what came before is right.
         """
         inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        seconds = 0.0
         for kind, body in blocks(self.path):
             if kind == b"D":
                 try:
@@ -215,6 +222,9 @@ class Recording:
                 except (zlib.error, struct.error, ValueError) as error:
                     raise damaged(self.path, "a block cannot be read") from error
                 yield from chunks
+                seconds = chunks[-1].seconds if chunks else seconds
+            elif kind == b"L":
+                yield Chunk(seconds, [], again=True)
 
     def transactions(self, *, speed: float | None = None) -> Iterator[Transaction]:
         """What was committed, decoded; `speed` as in `source`. A transaction without its end is left out."""

@@ -8,6 +8,8 @@ All numbers are big-endian::
                  H        JSON: what was recorded (`About`); the first block
                  T        JSON: types that users made, as they became known
                  D        messages: the next piece of one deflate stream (RFC 1951), ended by a sync flush
+                 L        empty: the connection was lost and made again; what had not ended comes again, whole, and
+                          what had ended may
                  E        JSON: how many messages, and where the log ended; the last block, if the recorder was closed
     messages   count u32, length of each u32, microseconds since the start of each u64, and the messages
 
@@ -103,10 +105,14 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Messages that arrived together, `seconds` after the recording began."""
+    """Messages that arrived together, `seconds` after the recording began.
+
+    `again` says that there are none, because the connection was made again here: a decoder has to forget what is open.
+    """
 
     seconds: float
     messages: list[bytes]
+    again: bool = False
 
 
 def start() -> bytes:

@@ -63,6 +63,8 @@ class Replay:
         self._chunks: Iterator[Chunk] = iter(())
         self._ahead: Chunk | None = None
         self._ready: deque[Transaction] = deque()
+        self._decoded = self._passed = LSN(0)
+        """Ends of the last transaction of this iteration, and of the last one before the connection was made again."""
         self._origin: tuple[float, float] | None = None
         """Seconds of the recording, and of this machine's clock, that are the same moment."""
 
@@ -140,6 +142,7 @@ class Replay:
         self._stopping.clear()
         self._chunks, self._ahead, self._origin = self._recording.chunks(), None, None
         self._ready.clear()
+        self._decoded = self._passed = LSN(0)
 
     def _get(self, timeout: float | None) -> Transaction | None:
         """The next transaction; None at the end, after `timeout` seconds, or when it was stopped."""
@@ -171,10 +174,16 @@ class Replay:
 
     def _decode(self, chunk: Chunk) -> None:
         assert self._decoder is not None  # noqa: S101 - opened, for it was rewound
-        after = self._acknowledged
+        if chunk.again:
+            self._decoder.reset()
+            self._passed = self._decoded
+            return
+        after = max(self._acknowledged or LSN(0), self._passed)
         for transaction in self._decoder.receive(chunk.messages):
-            if after is None or after < cast("LSN", transaction.end_position):
+            end = cast("LSN", transaction.end_position)
+            if after < end:
                 self._ready.append(transaction)
+                self._decoded = max(self._decoded, end)
         if self._origin is None and self._ready:
             # The time that leads up to the first transaction is not waited for.
             self._origin = chunk.seconds, time.monotonic()

@@ -151,6 +151,7 @@ class CDCSession(SlotReader):
         if stream is None or facts is None:
             raise ChangeStreamError("The session is not open.", "Use it in a with block.")
         stream.start(self.slot_name, [self.publication], options=self._options(facts))
+        self._record(facts)
         self._reader.adopt(stream)
 
     def _connect(self, position: LSN) -> ReplicationStream:

@@ -21,6 +21,7 @@ from streamlab.cdc.pgoutput import Decoder
 from streamlab.cdc.position import LSN, Position
 from streamlab.cdc.preflight import Facts, check
 from streamlab.cdc.reader import RECONNECT, StreamReader
+from streamlab.cdc.recording import About, Recorder
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.source import Batch, Lag
 from streamlab.cdc.spill import Spill
@@ -65,6 +66,7 @@ class SlotReader(Followed):
         reconnect: RetryPolicy = RECONNECT,
         silence: float = 60.0,
         spill: Path | None = None,
+        record: Path | str | None = None,
     ) -> None:
         super().__init__(
             slot_name, Handlers(slot_name, retry=retry, dead_letters=dead_letters, group=group or slot_name)
@@ -78,6 +80,8 @@ class SlotReader(Followed):
         self._lock = threading.RLock()
         self._books = Bookkeeping(self._resume_after)
         self._catalog = CatalogTypes(self._ordinary)
+        self._record_to = record
+        self._recorder: Recorder | None = None
         self._asking: psycopg.Connection[Any] | None = None
         self._asking_lock = threading.Lock()
         decoder = Decoder(
@@ -148,6 +152,26 @@ class SlotReader(Followed):
             options["two_phase"] = "on"
         return options
 
+    def _record(self, facts: Facts) -> None:
+        """A stream has begun: write down what it brings, if that is asked for."""
+        if self._record_to is None:
+            return
+        if self._recorder is not None:
+            self._recorder.restart()
+            return
+        about = About(
+            ".".join(map(str, divmod(facts.server.version, 10_000))),
+            protocol=self._protocol,
+            binary=self._binary,
+            publications=(self.publication,),
+            start=self._books.start,
+            primary_keys=self._catalog.primary_keys,
+        )
+        recorder = self._recorder = self._reader.recorder = Recorder(self._record_to, about)
+        if self._catalog.resolved:
+            recorder.types(self._catalog.resolved)
+        self._catalog.tell = recorder.types
+
     def _rewind(self) -> None:
         self._reader.rewind()
 
@@ -214,6 +238,8 @@ class SlotReader(Followed):
         """Let go of all connections. Idempotent. What was not acknowledged comes again."""
         self._end()
         self._reader.disconnect()
+        if self._recorder is not None:
+            self._recorder.close()
         with self._asking_lock:
             if self._asking is not None:
                 self._asking.close()

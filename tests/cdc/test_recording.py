@@ -202,6 +202,23 @@ def test_a_large_transaction_is_written_in_pieces(path: Path) -> None:
     assert len(transaction) == 20_000
 
 
+def test_a_connection_that_was_made_again_gives_no_transaction_twice_and_none_in_pieces(path: Path) -> None:
+    with Recorder(path, About("18.4")) as recorder:
+        recorder.append(committed(1))
+        recorder.append(committed(2)[:3])
+        recorder.flush()
+        recorder.restart()
+        recorder.append([*committed(1), *committed(2)[:2]])
+        recorder.restart()
+        recorder.append([*committed(2), *committed(3)])
+    for _ in range(2):
+        assert [int(each.transaction_id) for each in Recording.open(path).transactions()] == [1, 2, 3]
+    source = Recording.open(path).source()
+    source.acknowledge(next(source.transactions()))
+    assert [int(each.transaction_id) for each in source.transactions()] == [2, 3]
+    source.close()
+
+
 RECORDER = """
 import sys
 sys.path.insert(0, sys.argv[2])
