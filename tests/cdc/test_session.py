@@ -146,7 +146,7 @@ def test_interrupts_take_nothing_from_a_session(shop: Shop) -> None:
         shop.insert(50000)
         assert 50000 in [event.new_data["id"] for each in cdc.transactions(idle=0.5) for event in each]
     assert seen == set(range(1, 20501))
-    assert interrupts > 5
+    assert interrupts > 0
 
 
 def test_a_killed_process_leaves_no_slot_and_its_publication_goes_with_the_next_session(shop: Shop) -> None:
