@@ -23,6 +23,7 @@ import psycopg
 from psycopg import sql
 
 from streamlab.cdc.copied import copied
+from streamlab.cdc.garbage import uncollected
 from streamlab.cdc.position import LSN
 from streamlab.errors import ChangeStreamError, ProtocolError
 from streamlab.failpoints import failpoint
@@ -149,7 +150,9 @@ class CatchUp(Generic[T]):
             count, before = 0, self._handed_out
             for portion in self._chunk(target):
                 count += len(portion)
-                yield from self._handing_out(self._decoder.receive(portion))
+                with uncollected():
+                    made = self._decoder.receive(portion)
+                yield from self._handing_out(made)
             flush: Callable[[], Sequence[T]] = getattr(self._decoder, "flush", tuple)
             yield from self._handing_out(flush())
             if self._acknowledged < self._handed_out:
