@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +29,8 @@ _ROW[[ord(letter) for letter in "IUD"]] = True
 _KNOWN: Final = _ROW.copy()
 _KNOWN[[ord(letter) for letter in "BCRTMOY"]] = True
 _BEGIN_SIZE, _COMMIT_SIZE, _LEAST_ROW = START + 21, START + 26, START + 8
+_EPOCH = datetime(2000, 1, 1)
+_TIMES: Final = tuple((edge - _EPOCH) // timedelta(microseconds=1) for edge in (datetime.min, datetime.max))
 
 
 class Broken(Exception):
@@ -185,6 +188,8 @@ class Messages:
             if read.transactional and not inside:
                 raise ValueError("it is outside of a transaction")
             sent = int.from_bytes(message[17:25], "big", signed=True)
+            if not read.transactional and not _TIMES[0] <= sent <= _TIMES[1]:
+                raise ValueError("its time is out of range")
             found.logical.append(Logical(index, sent, read))
             found.counts[index] = read.transactional
         else:
@@ -205,6 +210,10 @@ class Messages:
         wrong = self.field(commits, 2, "u8") != position[number[commits]]
         if wrong.any():
             raise Broken(int(commits[wrong.argmax()]), "it does not end the transaction that was begun")
+        for index, times in ((begins, micros[1:]), (commits, self.field(commits, 18, "i8"))):
+            wrong = (times < _TIMES[0]) | (times > _TIMES[1])
+            if wrong.any():
+                raise Broken(int(index[wrong.argmax()]), "its time is out of range")
         total = np.cumsum(counts)
         base = np.concatenate((np.array([-before.ordinal]), total[begins]))
         after = None
