@@ -16,8 +16,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
-from psycopg import sql
+from psycopg import conninfo, sql
 
+from streamlab.cdc.patience import PatientConnection
 from streamlab.cdc.position import LSN
 from streamlab.cdc.preflight import Facts, PublicationFacts, ServerFacts, SlotFacts, TableFacts
 from streamlab.cdc.refusals import refused
@@ -41,11 +42,14 @@ log = logging.getLogger(__name__)
 LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError)
 """What an ordinary connection raises that was lost."""
 
+_UNDERWAY = 10.0
+"""Seconds that an answer may take on its way, beyond what the statement took."""
+
 _Connection = psycopg.Connection[Any]
 
 
 def connect(dsn: str, *, limit: float = 30.0) -> _Connection:
-    """An ordinary connection whose statements take at most `limit` seconds.
+    """An ordinary connection whose statements take at most `limit` seconds, and which waits little longer for answers.
 
     Raises
     ------
@@ -53,9 +57,9 @@ def connect(dsn: str, *, limit: float = 30.0) -> _Connection:
         No connection can be made; the cause is psycopg's error.
     """
     try:
-        connection = psycopg.connect(
-            str.__str__(dsn), autocommit=True, connect_timeout=10, application_name="streamlab cdc setup"
-        )
+        text = conninfo.make_conninfo(str.__str__(dsn), application_name="streamlab cdc setup")
+        patience: dict[str, Any] = {} if "connect_timeout" in conninfo.conninfo_to_dict(text) else {"connect_timeout": 10}
+        connection = PatientConnection.connect(text, autocommit=True, **patience)
         bound(connection, limit)
     except psycopg.Error as error:
         raise refused(error, "A connection to PostgreSQL") from error
@@ -64,6 +68,8 @@ def connect(dsn: str, *, limit: float = 30.0) -> _Connection:
 
 def bound(connection: _Connection, limit: float) -> None:
     """Let no statement take longer than `limit` seconds."""
+    if isinstance(connection, PatientConnection):
+        connection.patience = limit + _UNDERWAY
     connection.execute(load("postgres_capture")["bounded"], [f"{limit * 1000:.0f}"] * 2)
 
 

@@ -111,11 +111,15 @@ class Shop:
             "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s", [self.slot]
         )
 
+    def close_sessions(self) -> None:
+        """Let go of its own connections: the server is about to be killed."""
+        self.app.close()
+        self.admin.close()
+
     def close(self) -> None:
         for reader in self.readers:
             reader.close()
-        self.app.close()
-        self.admin.close()
+        self.close_sessions()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 SOAK = os.environ.get("STREAMLAB_SOAK") == "1"
 ROWS = 200_000 if SOAK else 20_000
-SECONDS = 20.0 if SOAK else 2.0
+SECONDS = 10.0 if SOAK else 2.0
 
 
 def write(schema: str, seed: int, until: float) -> int:
@@ -132,7 +132,7 @@ def points(quick: str) -> list[Any]:
     return [pytest.param(each, marks=() if each == quick else soak) for each in known]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("point", points("cdc.chunk_read"))
 def test_a_table_is_read_in_chunks_while_others_write_and_the_reader_is_killed(big: Big, point: str) -> None:
     report = crash_test(
@@ -143,6 +143,7 @@ def test_a_table_is_read_in_chunks_while_others_write_and_the_reader_is_killed(b
         seen=lambda: big.rows(big.replica.schema),
         passes=(4,),
         control=SOAK,
+        limit=200,
     )
     assert report.clean, report
     assert report[0].expected > ROWS / 2
