@@ -21,6 +21,7 @@ import tenacity as _tenacity  # noqa: F401
 
 from streamlab import metrics
 from streamlab.cdc.acknowledgement import Bookkeeping
+from streamlab.cdc.garbage import uncollected
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import LSN
 from streamlab.cdc.replication import ReplicationStream
@@ -189,11 +190,12 @@ class StreamReader:
             return
         with uninterrupted():
             try:
-                messages = connection.drain()
-                if messages:
-                    if self.recorder is not None:
-                        self.recorder.append(messages)
-                    self._received(self._decoder.receive(messages))
+                with uncollected():
+                    messages = connection.drain()
+                    if messages:
+                        if self.recorder is not None:
+                            self.recorder.append(messages)
+                        self._received(self._decoder.receive(messages))
                 with self._lock:
                     self._settle()
             except BaseException:

@@ -58,7 +58,9 @@ def connect(dsn: str, *, limit: float = 30.0) -> _Connection:
     """
     try:
         text = conninfo.make_conninfo(str.__str__(dsn), application_name="streamlab cdc setup")
-        patience: dict[str, Any] = {} if "connect_timeout" in conninfo.conninfo_to_dict(text) else {"connect_timeout": 10}
+        patience: dict[str, Any] = (
+            {} if "connect_timeout" in conninfo.conninfo_to_dict(text) else {"connect_timeout": 10}
+        )
         connection = PatientConnection.connect(text, autocommit=True, **patience)
         bound(connection, limit)
     except psycopg.Error as error:

@@ -30,7 +30,7 @@ _POSITION = struct.Struct("!Q")
 _DATA, _KEEPALIVE = b"wk"
 
 _COALESCE = 0.0003  # seconds that the socket may fill while data flows
-_FLOWING = 64  # messages in one drain from which data counts as flowing
+_FLOWING = 16  # messages at once from which data counts as flowing
 _DRAIN_LIMIT = 8192  # messages of one drain: bounds memory where the server is faster than the caller
 _ACKNOWLEDGE_EVERY = 0.05  # seconds between status updates that only carry acknowledgements
 _START_LIMIT = 30.0
@@ -155,7 +155,7 @@ class ReplicationStream(ReplicationConnection):
                 "The connection is made again.",
             )
 
-    def drain(self) -> list[memoryview]:
+    def drain(self) -> list[bytes]:
         """Take every piece of log that has arrived, header included; keepalives are dealt with here.
 
         Raises
@@ -165,7 +165,7 @@ class ReplicationStream(ReplicationConnection):
         ChangeStreamError
             The server ended the stream for a reason that no repetition helps.
         """
-        messages: list[memoryview] = []
+        messages: list[bytes] = []
         with self.lock:
             if self._failure is None:
                 try:
@@ -183,12 +183,13 @@ class ReplicationStream(ReplicationConnection):
         self._flowing = len(messages) >= _FLOWING
         return messages
 
-    def _take(self, messages: list[memoryview]) -> None:
+    def _take(self, messages: list[bytes]) -> None:
         get, take = self._pgconn.get_copy_data, messages.append
         self._more = False
         size = 0
         heard = True
         while heard:
+            before = len(messages)
             self._pgconn.consume_input()
             heard = False
             while True:
@@ -198,7 +199,8 @@ class ReplicationStream(ReplicationConnection):
                 heard = True
                 size += length
                 if message[0] == _DATA:
-                    take(message)
+                    # As bytes: a memoryview and what it holds are two objects that the garbage collector has to visit.
+                    take(bytes(message))
                 elif message[0] == _KEEPALIVE and length >= 18:
                     self.bookkeeping.keepalive(_POSITION.unpack_from(message, 1)[0])
                     if message[17]:
@@ -212,6 +214,9 @@ class ReplicationStream(ReplicationConnection):
             if length < 0:
                 self._ended()
             if self._failure is not None:  # a notice
+                break
+            if len(messages) - before < _FLOWING and not self._pgconn.ssl_in_use:
+                # The server is not far ahead. To go on would be a system call a message, for it and for us.
                 break
             if len(messages) >= _DRAIN_LIMIT:
                 self._more = True
