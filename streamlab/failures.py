@@ -89,6 +89,8 @@ _LOGIN_REFUSED = (
     "does not exist",
     "is not permitted to log in",
     "permission denied for database",
+    "certificate verify failed",
+    "does not match host name",
 )
 
 _MYSQL = {

@@ -53,6 +53,12 @@ def refused(error: psycopg.Error, what: str) -> ChangeStreamError:
                 f"The server has no place left: {said}.",
                 "Drop slots that nobody reads, or raise max_replication_slots and max_wal_senders.",
             )
+    if error.sqlstate is None and "certificate" in said:
+        return ChangeStreamError(
+            f"{what} was refused, by this side: {said}.",
+            "With sslmode=verify-full, host= has to be the name in the server's certificate, and sslrootcert= the file "
+            "of the authority that signed it.",
+        )
     if classify(error) is Failure.TRANSIENT:
         return StreamLost(f"{what} failed: {said}.", "It is tried again while the limits allow.")
     return ChangeStreamError(f"{what} was refused: {said}.", "See the server's log for the reason.")
