@@ -10,6 +10,10 @@ it is told: a flush position beyond what was received makes it drop later commit
 - traffic outside the publication arrives only as keepalives. Where nothing is open, in flight or unacknowledged, their
   position is confirmed too; otherwise a quiet slot would hold the log for ever.
 
+- A slot with two-phase commit sends the changes of a prepared transaction again only to a stream that begins before its
+  PREPARE. So each stream of one begins where the slot does, and until it has come past what was acknowledged before,
+  prepared transactions may lie ahead that are not known yet: nothing more is confirmed.
+
 Pure: no connection and no clock. `Bookkeeping` is not locked; the reader that owns it does that.
 Source: PostgreSQL's manual, "Streaming Replication Protocol" (Standby status update, Primary keepalive message).
 """
@@ -38,11 +42,14 @@ class Bookkeeping:
         What the server was, or is to be, told that it may forget.
     """
 
-    __slots__ = ("_hold", "_in_flight", "_keepalive", "acknowledged", "cursor", "flush", "handed_out", "write")
+    __slots__ = (
+        "_arrived", "_decoded", "_hold", "_in_flight", "_keepalive", "_known", "acknowledged", "cursor", "flush",
+        "handed_out", "write",
+    )  # fmt: skip
 
     def __init__(self, acknowledged: int = 0) -> None:
-        self.acknowledged = self.cursor = self.write = self.flush = LSN(acknowledged)
-        self.handed_out = self._keepalive = LSN(0)
+        self.acknowledged = self.cursor = self.write = LSN(acknowledged)
+        self.handed_out = self.flush = self._keepalive = self._arrived = self._decoded = self._known = LSN(0)
         self._hold: LSN | None = None
         self._in_flight = False
 
@@ -62,14 +69,21 @@ class Bookkeeping:
         self.flush = max(self.flush, lsn)
         self.write = max(self.write, lsn)
 
+    def connected(self, *, two_phase: bool) -> None:
+        """A stream begins; `two_phase` says that it brings prepared transactions, from the slot's own position on."""
+        self._arrived = self._decoded = LSN(0)
+        self._known = self.acknowledged if two_phase else LSN(0)
+
     def received(self, lsn: int) -> None:
         """Messages of the stream were received; until `settled` something is in flight."""
+        self._arrived = max(self._arrived, LSN(lsn))
         self.write = max(self.write, LSN(lsn))
         self._in_flight = True
 
     def keepalive(self, end: int) -> None:
         """The server has sent everything up to here; messages of this reader before it may still be in flight."""
         self._keepalive = max(self._keepalive, LSN(end))
+        self._arrived = max(self._arrived, self._keepalive)
         self.write = max(self.write, self._keepalive)
 
     def settled(self, *, in_flight: bool, hold: LSN | None = None) -> None:
@@ -85,6 +99,7 @@ class Bookkeeping:
         """
         self._in_flight = in_flight
         self._hold = hold
+        self._decoded = self._arrived
 
     def lost(self) -> None:
         """The connection is gone, and with it everything that was not handed out: it will come again."""
@@ -136,6 +151,8 @@ class Bookkeeping:
             confirmed = max(confirmed, self._keepalive)
         if self._hold is not None:
             confirmed = min(confirmed, self._hold)
+        if self._decoded < self._known:
+            confirmed = self.flush
         self.flush = max(self.flush, confirmed)
         self.write = max(self.write, self.flush)
         return self.write, self.flush

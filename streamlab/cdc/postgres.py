@@ -252,6 +252,11 @@ class PostgreSQLCDC(SlotReader):
         if facts.slot is not None and facts.slot.confirmed is not None:
             with self._lock:
                 self._books.confirmed(facts.slot.confirmed)
+        two_phase = "two_phase" in self._options(facts)
+        with self._lock:
+            self._books.connected(two_phase=two_phase)
+        if two_phase:
+            position = LSN(0)  # where the slot is; beyond it lie transactions that were prepared and are wanted
         stream = ReplicationStream(self.dsn, bookkeeping=self._books, lock=self._lock, silence=self._silence)
         try:
             stream.start(self.slot_name, [self.publication], options=self._options(facts), position=position)

@@ -155,3 +155,30 @@ def test_a_prepared_transaction_holds_the_position_back() -> None:
     assert books.start == 40
     books.settled(in_flight=False)
     assert books.to_report()[1] == 60
+
+
+def test_a_stream_of_prepared_transactions_confirms_nothing_until_it_has_caught_up() -> None:
+    """What the sink holds lies behind a PREPARE that this stream has not brought yet."""
+    books = Bookkeeping(100)
+    books.confirmed(20)
+    books.connected(two_phase=True)
+    assert books.to_report() == (100, 20)
+    books.received(40)
+    assert books.to_report()[1] == 20, "nothing is decoded yet"
+    books.settled(in_flight=True, hold=LSN(35))
+    assert books.to_report()[1] == 20
+    books.keepalive(120)
+    books.settled(in_flight=True, hold=LSN(35))
+    assert books.to_report()[1] == 35
+    books.settled(in_flight=False)
+    assert books.to_report()[1] == 120
+    # The connection is made again: what is prepared by then is not known either.
+    books.lost()
+    books.connected(two_phase=True)
+    books.hand_out(130)
+    books.acknowledge(130)
+    assert books.to_report()[1] == 120
+    plain = Bookkeeping(100)
+    plain.confirmed(20)
+    plain.connected(two_phase=False)
+    assert plain.to_report()[1] == 100
