@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamlab.errors import ChangeStreamError
+from streamlab.failpoints import failpoint
 
 __all__ = ["Spill", "Spool"]
 
@@ -134,6 +135,7 @@ class Spool:
                 done = os.pwrite(self._descriptor, data, self._written)
                 self._written += done
                 data = data[done:]
+                failpoint("cdc.in_spill")
         self._messages.clear()
         self.held = 0
 

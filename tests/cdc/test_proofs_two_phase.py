@@ -73,10 +73,9 @@ def ids(transaction: Transaction) -> list[int]:
 
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [3, 4])
-SIZES = pytest.mark.parametrize("size", [3, 3000], ids=["small", "streamed"])
+SIZES = pytest.mark.parametrize(("protocol", "size"), [(3, 3), (3, 3000), (4, 3000)])
 
 
-@PROTOCOLS
 @SIZES
 def test_what_is_prepared_comes_when_it_is_committed(shop: Shop, prepared: Prepared, protocol: int, size: int) -> None:
     cdc = reader(shop, protocol)
@@ -94,7 +93,6 @@ def test_what_is_prepared_comes_when_it_is_committed(shop: Shop, prepared: Prepa
     eventually(lambda: shop.confirmed() == str(second.end_position))
 
 
-@PROTOCOLS
 @SIZES
 def test_restarts_between_the_phases_lose_nothing(shop: Shop, prepared: Prepared, protocol: int, size: int) -> None:
     """The slot is held before the PREPARE, so what came after it may come again, keyed alike."""
