@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from streamlab.cdc.messages import COLUMN, FORMS, IDENTITY, LENGTH, PARALLEL_ABORT
 from streamlab.cdc.position import LSN
 from streamlab.errors import ProtocolError
 
@@ -44,11 +45,12 @@ MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, RecursionError
 and `OverflowError` are among them."""
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_BEGIN = struct.Struct("!QqI")
-_PREPARE = struct.Struct("!QQqI")
-_COMMIT = struct.Struct("!BQQq")
-_MESSAGE = struct.Struct("!BQ")
-_TYPE = struct.Struct("!Ii")
+_STRUCTS = {letter: form.fixed.struct for letter, form in FORMS.items()}
+_BEGIN, _COMMIT, _STREAM_COMMIT = _STRUCTS["B"], _STRUCTS["C"], _STRUCTS["c"]
+_BEGIN_PREPARE, _PREPARE, _ROLLBACK = _STRUCTS["b"], _STRUCTS["P"], _STRUCTS["r"]
+_MESSAGE, _TRUNCATE, _ABORT = _STRUCTS["M"], _STRUCTS["T"], _STRUCTS["A"]
+_ABORT_AT = PARALLEL_ABORT.struct
+_IDENTITY, _COLUMN, _LENGTH = IDENTITY.struct, COLUMN.struct, LENGTH.struct
 
 
 def malformed(message: bytes, why: str) -> ProtocolError:
@@ -87,8 +89,8 @@ class Begin(NamedTuple):
     @classmethod
     def read_prepared(cls, message: bytes) -> Begin:
         """A Begin Prepare message."""
-        position, _, micros, xid = _PREPARE.unpack_from(message, START + 1)
-        return cls(LSN(position), moment(micros), xid, last_string(message, START + 1 + _PREPARE.size))
+        position, _, micros, xid = _BEGIN_PREPARE.unpack_from(message, START + 1)
+        return cls(LSN(position), moment(micros), xid, last_string(message, START + 1 + _BEGIN_PREPARE.size))
 
 
 class Commit(NamedTuple):
@@ -109,20 +111,20 @@ class Commit(NamedTuple):
     @classmethod
     def read_stream(cls, message: bytes) -> Commit:
         """A Stream Commit message."""
-        xid, _, position, end, micros = struct.unpack("!IBQQq", message[START + 1 :])
+        xid, _, position, end, micros = _STREAM_COMMIT.unpack(message[START + 1 :])
         return cls(LSN(position), LSN(end), moment(micros), xid)
 
     @classmethod
     def read_prepared(cls, message: bytes) -> Commit:
         """A Prepare, Stream Prepare or Commit Prepared message: they are built alike."""
-        _, position, end, micros, xid = struct.unpack_from("!BQQqI", message, START + 1)
-        return cls(LSN(position), LSN(end), moment(micros), xid, last_string(message, START + 30))
+        _, position, end, micros, xid = _PREPARE.unpack_from(message, START + 1)
+        return cls(LSN(position), LSN(end), moment(micros), xid, last_string(message, START + 1 + _PREPARE.size))
 
     @classmethod
     def read_rollback(cls, message: bytes) -> Commit:
         """A Rollback Prepared message: `position` is the end of the PREPARE, `end` that of the rollback."""
-        _, prepared, end, _, micros, xid = struct.unpack_from("!BQQqqI", message, START + 1)
-        return cls(LSN(prepared), LSN(end), moment(micros), xid, last_string(message, START + 38))
+        _, prepared, end, _, micros, xid = _ROLLBACK.unpack_from(message, START + 1)
+        return cls(LSN(prepared), LSN(end), moment(micros), xid, last_string(message, START + 1 + _ROLLBACK.size))
 
 
 class StreamAbort(NamedTuple):
@@ -134,8 +136,8 @@ class StreamAbort(NamedTuple):
     @classmethod
     def read(cls, message: bytes) -> StreamAbort:
         """A Stream Abort message; with ``streaming=parallel`` it carries a position and a time besides."""
-        form = "!II" if len(message) == START + 9 else "!IIQq"
-        xid, subxid, *_ = struct.unpack(form, message[START + 1 :])
+        form = _ABORT if len(message) == START + 1 + _ABORT.size else _ABORT_AT
+        xid, subxid, *_ = form.unpack(message[START + 1 :])
         return cls(xid, subxid)
 
 
@@ -152,7 +154,7 @@ class LogicalMessage(NamedTuple):
         """A Message message whose fields begin at `at`."""
         flags, position = _MESSAGE.unpack_from(message, at)
         prefix, at = string(message, at + _MESSAGE.size)
-        (length,) = struct.unpack_from("!I", message, at)
+        (length,) = _LENGTH.unpack_from(message, at)
         if at + 4 + length != len(message):
             raise ValueError("its length is wrong")
         return cls(bool(flags & 1), LSN(position), prefix, message[at + 4 :])
@@ -191,14 +193,14 @@ def relation(message: bytes, at: int) -> Relation:
     (oid,) = struct.unpack_from("!I", message, at)
     schema, at = string(message, at + 4)
     name, at = string(message, at)
-    identity, count = struct.unpack_from("!cH", message, at)
-    at += 3
+    identity, count = _IDENTITY.unpack_from(message, at)
+    at += _IDENTITY.size
     columns = []
     for _ in range(count):
         flags = message[at]
         column, at = string(message, at + 1)
-        type_oid, modifier = _TYPE.unpack_from(message, at)
-        at += 8
+        type_oid, modifier = _COLUMN.unpack_from(message, at)
+        at += _COLUMN.size
         columns.append(Column(column, type_oid, modifier, bool(flags & 1)))
     if at != len(message):
         raise ValueError("its length is wrong")
@@ -216,7 +218,7 @@ def type_name(message: bytes, at: int) -> str:
 
 def truncated(message: bytes, at: int) -> tuple[int, ...]:
     """The OIDs of the tables in a Truncate message whose fields begin at `at`."""
-    (count,) = struct.unpack_from("!I", message, at)
+    count, _ = _TRUNCATE.unpack_from(message, at)
     if at + 5 + 4 * count != len(message):
         raise ValueError("its length is wrong")
     return struct.unpack_from(f"!{count}I", message, at + 5)
