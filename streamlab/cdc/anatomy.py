@@ -206,8 +206,7 @@ class Anatomist:
         walk.take(group, name, Meaning.LETTER, 1, lambda _: (cell, f"{cell!r}: {_CELLS[cell]}"))
         if cell in "nu":
             return
-        walk.fixed(group, LENGTH)
-        walk.spans[-1] = walk.spans[-1]._replace(name=name)
+        walk.fixed(group, LENGTH, name)
         size = walk.spans[-1].value
         walk.take(group, name, Meaning.VALUE, size, lambda data: self._value(walk, name, column, cell, data))
 

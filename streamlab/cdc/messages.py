@@ -63,7 +63,9 @@ class Field(NamedTuple):
 
 
 class Layout:
-    """Fields of fixed size, one behind the other. Immutable; `struct` reads them all.
+    """Fields of fixed size, one behind the other. Immutable.
+
+    `struct` reads them all; `parts` has each with what reads it alone.
 
     Parameters
     ----------
@@ -71,18 +73,15 @@ class Layout:
         Name and meaning of each.
     """
 
-    __slots__ = ("fields", "struct")
+    __slots__ = ("fields", "parts", "struct")
 
     def __init__(self, *fields: tuple[str, Meaning]) -> None:
         self.fields = tuple(Field(*each) for each in fields)
         self.struct = struct.Struct("!" + "".join(_CODES[meaning] for _, meaning in fields))
+        self.parts = tuple((field, struct.Struct("!" + _CODES[field.meaning])) for field in self.fields)
 
     def __len__(self) -> int:
         return self.struct.size
-
-    def parts(self) -> list[tuple[Field, struct.Struct]]:
-        """Each field with what reads it alone."""
-        return [(field, struct.Struct("!" + _CODES[field.meaning])) for field in self.fields]
 
 
 class Rest(StrEnum):

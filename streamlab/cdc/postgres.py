@@ -88,6 +88,8 @@ class PostgreSQLCDC(SlotReader):
     record : Path, optional
         A new file, to which the stream is written as it is received, until `close`; `streamlab.cdc.Recording` reads it.
         Rows of a snapshot are not in it, for they are not in the log.
+    tap : Taker, optional
+        Gets the messages as they are received, before they are decoded: `streamlab.lab.Inspector` is one.
     """
 
     @staticmethod

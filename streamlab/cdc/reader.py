@@ -31,7 +31,7 @@ from streamlab.errors import ChangeStreamError, SlotInUse, SlotLost, StreamLost
 from streamlab.failures import Failure, classify
 from streamlab.retry import RetriesExhausted, Retry, RetryPolicy
 
-__all__ = ["FIRST", "RECONNECT", "StreamDecoder", "StreamReader"]
+__all__ = ["FIRST", "RECONNECT", "StreamDecoder", "StreamReader", "Taker"]
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +65,14 @@ class StreamDecoder(Protocol):
 
 
 class Taker(Protocol):
-    """What the reader needs of `streamlab.cdc.recording.Recorder`."""
+    """What gets the messages of the stream as they were received, in the thread that reads: a recorder, an inspector."""
 
     def append(self, messages: Iterable[bytes | memoryview]) -> None:
         """Take messages as they were received."""
         ...
 
     def restart(self) -> None:
-        """The connection was made again."""
+        """A stream begins: what had not ended comes again."""
         ...
 
 
@@ -116,7 +116,7 @@ class StreamReader:
         self.stopping = stopping
         self.connection: ReplicationStream | None = None
         self.seconds: float | None = None
-        self.recorder: Taker | None = None
+        self.takers: list[Taker] = []
         self._lock = lock
         self._connect = connect
         self._decoder = decoder
@@ -195,6 +195,8 @@ class StreamReader:
                     if messages:
                         if self.recorder is not None:
                             self.recorder.append(messages)
+                        for taker in self.takers:
+                            taker.append(messages)
                         self._received(self._decoder.receive(messages))
                 with self._lock:
                     self._settle()

@@ -20,7 +20,7 @@ from streamlab.cdc.handling import Handlers
 from streamlab.cdc.pgoutput import Decoder
 from streamlab.cdc.position import LSN, Position
 from streamlab.cdc.preflight import Facts, check
-from streamlab.cdc.reader import RECONNECT, StreamReader
+from streamlab.cdc.reader import RECONNECT, StreamReader, Taker
 from streamlab.cdc.recording import About, Recorder
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.source import Batch, Lag
@@ -67,6 +67,7 @@ class SlotReader(Followed):
         silence: float = 60.0,
         spill: Path | None = None,
         record: Path | str | None = None,
+        tap: Taker | None = None,
     ) -> None:
         super().__init__(
             slot_name, Handlers(slot_name, retry=retry, dead_letters=dead_letters, group=group or slot_name)
@@ -102,6 +103,8 @@ class SlotReader(Followed):
             resumable=self.resumable,
             reconnect=reconnect,
         )
+        if tap is not None:
+            self._reader.takers.append(tap)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} slot={self.slot_name} publication={self.publication} dsn={self.dsn!r}>"
@@ -154,10 +157,9 @@ class SlotReader(Followed):
 
     def _record(self, facts: Facts) -> None:
         """A stream has begun: write down what it brings, if that is asked for."""
-        if self._record_to is None:
-            return
-        if self._recorder is not None:
-            self._recorder.restart()
+        for taker in self._reader.takers:
+            taker.restart()
+        if self._record_to is None or self._recorder is not None:
             return
         about = About(
             ".".join(map(str, divmod(facts.server.version, 10_000))),
@@ -167,7 +169,8 @@ class SlotReader(Followed):
             start=self._books.start,
             primary_keys=self._catalog.primary_keys,
         )
-        recorder = self._recorder = self._reader.recorder = Recorder(self._record_to, about)
+        recorder = self._recorder = Recorder(self._record_to, about)
+        self._reader.takers.append(recorder)
         if self._catalog.resolved:
             recorder.types(self._catalog.resolved)
         self._catalog.tell = recorder.types
@@ -190,6 +193,11 @@ class SlotReader(Followed):
     def received(self) -> LSN | None:
         """End of the last transaction that was handed out."""
         return self._books.handed_out or None
+
+    @property
+    def streamed(self) -> LSN | None:
+        """How far the stream was received: beyond `received`, where transactions wait here or are still open."""
+        return self._books.write or None
 
     @property
     def acknowledged(self) -> LSN | None:

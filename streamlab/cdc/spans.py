@@ -81,10 +81,10 @@ class Walk:
         self.take("", "message", Meaning.LETTER, 1, lambda _: (letter, repr(letter)))
         return letter
 
-    def fixed(self, group: str, layout: Layout) -> None:
-        """Take fields of fixed size."""
-        for field, reader in layout.parts():
-            self.take(group, field.name, field.meaning, reader.size, _reader(field.meaning, field.name, reader))
+    def fixed(self, group: str, layout: Layout, name: str = "") -> None:
+        """Take fields of fixed size, under a name that differs from their own."""
+        for field, reader in layout.parts:
+            self.take(group, name or field.name, field.meaning, reader.size, _reader(field.meaning, field.name, reader))
 
     def string(self, group: str, name: str) -> None:
         """Take a string with the zero byte that ends it."""

@@ -130,7 +130,8 @@ def _html(dissection: Dissection, groups: list[tuple[str, list[Span]]], title: s
             rows.append(
                 f'<tr><td>{number}</td><td><b class="sl-m-{name}" title="{_LOOKS[name][1]}">{_LOOKS[name][0]}</b></td>'
                 f'<td><code>{span.start:04x}</code></td><td class="sl-bytes"><code>{shown}</code></td>'
-                f'<td class="sl-field">{escape(span.name)}</td><td class="sl-shown">{escape(_words(span.shown, limit))}</td></tr>'
+                f'<td class="sl-field">{escape(span.name)}</td>'
+                f'<td class="sl-shown">{escape(_words(span.shown, limit))}</td></tr>'
             )
     used = dict.fromkeys(_class(span) for span in dissection.spans)
     legend = "".join(

@@ -105,8 +105,8 @@ class Inspector:
         The stream so far: payloads of XLogData messages in a list, or a `Recording`. More may come by `take`.
     limit : int
         How many messages are read of that.
-    keep : int
-        How many are kept at most: of a live stream, the last.
+    keep : int, optional
+        How many are kept at most: of a live stream, the last. By default 1000, or `limit` where that is more.
     types : TypeMap, optional
         What values become; by default the built-in types, and those that a recording brings.
     """
@@ -116,7 +116,7 @@ class Inspector:
         messages: Iterable[bytes | memoryview] = (),
         *,
         limit: int = 1000,
-        keep: int = 1000,
+        keep: int | None = None,
         types: TypeMap | None = None,
     ) -> None:
         if types is None:
@@ -124,7 +124,7 @@ class Inspector:
             if isinstance(messages, Recording):
                 types.load(messages.types)
         self._anatomist = Anatomist(types)
-        self._kept: deque[Inspected] = deque(maxlen=keep)
+        self._kept: deque[Inspected] = deque(maxlen=max(limit, 1000) if keep is None else keep)
         self._count = 0
         self._lock = threading.Lock()
         self.take(islice(messages, limit))

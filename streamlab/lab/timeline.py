@@ -72,11 +72,14 @@ class Timeline:
         In any order.
     title, summary : str
         What it is, and what it comes to.
+    again : tuple of LSN or None
+        The stretch whose transactions would come again after a crash, drawn thick.
     """
 
     points: tuple[Point, ...]
     title: str = "LSN timeline"
     summary: str = ""
+    again: tuple[LSN, LSN] | None = None
 
     # -- arithmetic -------------------------------------------------------------------------------
 
@@ -157,11 +160,12 @@ class Timeline:
             shape("rect", "panel", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=12),
             shape("text", "title", text=self.title, x=PAD, y=PAD + 11, font_size=TITLE, font_weight=600),
             shape("text", "text", text=self.summary, x=WIDTH - PAD, y=PAD + 11, font_size=STATUS, text_anchor="end"),
-            *_axis(self.ticks(), axis),
+            *_axis(self.ticks(), axis, self.again),
             shape(
                 "text",
                 "text",
-                text="\u25b2 the server says   \u25c6 the reader says   \u00b7   gaps are drawn by their logarithm",
+                text="\u25b2 the server says   \u25c6 the reader says   \u00b7   thick: comes again after a crash   "
+                "\u00b7   gaps are drawn by their logarithm",
                 x=PAD,
                 y=height - 14,
                 font_size=SMALL,
@@ -194,18 +198,21 @@ def places(gaps: Sequence[int]) -> list[float]:
     return found
 
 
-def _axis(ticks: Sequence[tuple[LSN, list[Point]]], y: float) -> Iterator[Shape]:
+def _axis(ticks: Sequence[tuple[LSN, list[Point]]], y: float, again: tuple[LSN, LSN] | None) -> Iterator[Shape]:
     at = places([after - before for (before, _), (after, _) in pairwise(ticks)])
     yield shape("path", "line", d=f"M{number(PAD)} {number(y)}H{number(WIDTH - PAD)}", fill="none", stroke_width=1.6)
+    where = {lsn: x for x, (lsn, _) in zip(at, ticks, strict=False)}
+    if again is not None and again[0] < again[1] and {*again} <= where.keys():
+        thick = f"M{number(where[again[0]])} {number(y)}H{number(where[again[1]])}"
+        yield shape("path", "busy", d=thick, fill="none", stroke_width=5.0)
     if not ticks:
         yield shape("text", "text", text="nothing is known yet", x=WIDTH / 2, y=y - 12, font_size=STATUS,
                     text_anchor="middle")  # fmt: skip
     for (x, x_to), ((lsn, _), (lsn_to, _)) in zip(pairwise(at), pairwise(ticks), strict=False):
-        text = {"text": size_text(lsn_to - lsn), "x": (x + x_to) / 2, "y": y - 7, "text_anchor": "middle"}
-        yield shape(
-            "text", "halo", stroke_width=4, stroke_linejoin="round", aria_hidden="true", font_size=SMALL, **text
-        )
-        yield shape("text", "title", font_size=SMALL, **text)
+        text: dict[str, Any] = {"text": size_text(lsn_to - lsn), "x": (x + x_to) / 2, "y": y - 7}
+        text |= {"text_anchor": "middle", "font_size": SMALL}
+        yield shape("text", "halo", stroke_width=4, stroke_linejoin="round", aria_hidden="true", **text)
+        yield shape("text", "title", **text)
     for x, (lsn, points) in zip(at, ticks, strict=False):
         yield shape("path", "line", d=f"M{number(x)} {number(y - 14)}V{number(y + 8)}", fill="none", stroke_width=1.6)
         yield shape("text", "text", text=str(lsn), x=x, y=y + 23, font_size=SMALL, font_family=MONO,

@@ -1,6 +1,6 @@
 """Live pictures: a diagram that follows what happens, and ends as the static picture.
 
-While a person looks on, the picture is an anywidget: Python sends `Diagram.scene`, and a few lines of JavaScript
+While a person looks on, the picture is an anywidget: Python sends `Drawn.scene`, and a few lines of JavaScript
 (``view.js``) make the same elements of it that the static picture has. Marks of what is busy turn and what flows is
 drawn as dashes that move, unless the reader prefers less motion. Closing the view puts the static picture in its place
 and takes the widget, with its channel to the browser, away. In batch nothing is shown until then: one picture, at the
@@ -16,15 +16,14 @@ from dataclasses import replace
 from functools import cache
 from importlib import resources
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from streamlab.errors import LessonError
-from streamlab.lab.diagram import Diagram
 from streamlab.lab.live import Rendered, Spot, in_kernel, is_live, show
 from streamlab.lab.shapes import STYLE
 from streamlab.lab.topology import ServiceState, topology
 
-__all__ = ["DiagramView", "StackView"]
+__all__ = ["DiagramView", "Drawn", "StackView"]
 
 _LIVE = (
     ".sl-live .sl-diagram{display:block}"
@@ -36,16 +35,32 @@ _LIVE = (
 )
 
 
+class Drawn(Protocol):
+    """A picture as `DiagramView` needs it: a `Diagram`, or another that is drawn with the same shapes."""
+
+    def to_svg(self) -> str:
+        """The picture as a static SVG."""
+        ...
+
+    def scene(self) -> list[Any]:
+        """The picture as plain data, ``[tag, attributes, text, children]``."""
+        ...
+
+    def rendered(self) -> Rendered:
+        """The picture for a cell's output."""
+        ...
+
+
 class DiagramView:
     """A diagram that can be replaced while it is shown: a context manager. For the main thread alone.
 
     Parameters
     ----------
-    diagram : Diagram
+    diagram : Drawn
         What is shown first.
     """
 
-    def __init__(self, diagram: Diagram) -> None:
+    def __init__(self, diagram: Drawn) -> None:
         self._diagram = diagram
         self._closed = False
         self._widget = _widget_class()(scene=diagram.scene()) if is_live() and in_kernel() else None
@@ -58,11 +73,11 @@ class DiagramView:
                 raise
 
     @property
-    def diagram(self) -> Diagram:
+    def diagram(self) -> Drawn:
         """What is shown now."""
         return self._diagram
 
-    def update(self, diagram: Diagram) -> None:
+    def update(self, diagram: Drawn) -> None:
         """Show another state of the same picture.
 
         Raises

@@ -90,6 +90,17 @@ ORDER BY xact_start LIMIT 3;
 -- The end of the log that the server has written.
 SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text;
 
+-- name: positions
+-- How far a slot and its walsender have come: what is kept, confirmed, sent and received (as the reader reported it),
+-- and the end of the log. No row where there is no such slot; NULL where nobody reads. What walsenders do is shown to
+-- members of pg_read_all_stats alone, so at last: whether it is hidden from this role.
+SELECT s.restart_lsn::text, s.confirmed_flush_lsn::text, r.sent_lsn::text, r.write_lsn::text,
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text,
+       s.wal_status,
+       s.active_pid IS NOT NULL AND NOT pg_has_role('pg_read_all_stats', 'USAGE')
+FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
+WHERE s.slot_name = %s;
+
 -- name: primary_keys
 -- The primary key of each published table, in the key's order.
 SELECT c.oid::bigint, array_agg(a.attname::text ORDER BY array_position(i.indkey::smallint[], a.attnum))
