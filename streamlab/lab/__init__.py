@@ -24,13 +24,19 @@ if TYPE_CHECKING:
     from streamlab.lab.diagram import Diagram as Diagram
     from streamlab.lab.diagram import Edge as Edge
     from streamlab.lab.diagram import Node as Node
+    from streamlab.lab.explore import Explorer as Explorer
+    from streamlab.lab.inspector import Inspector as Inspector
     from streamlab.lab.lessons import Lesson as Lesson
     from streamlab.lab.lessons import lesson as lesson
     from streamlab.lab.live import is_live as is_live
+    from streamlab.lab.lsn import LSNTimeline as LSNTimeline
 
 _HOMES = {
     "Diagram": "diagram",
     "Edge": "diagram",
+    "Explorer": "explore",
+    "Inspector": "inspector",
+    "LSNTimeline": "lsn",
     "Lesson": "lessons",
     "Node": "diagram",
     "WrongAnswer": "checks",
@@ -44,6 +50,9 @@ _HOMES = {
 __all__ = [
     "Diagram",
     "Edge",
+    "Explorer",
+    "Inspector",
+    "LSNTimeline",
     "Lesson",
     "Node",
     "WrongAnswer",

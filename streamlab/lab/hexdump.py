@@ -93,12 +93,12 @@ def _text(dissection: Dissection, groups: list[tuple[str, list[Span]]], title: s
 _TABLE = "table.sl-hex.sl-hex.sl-hex"
 _STYLE = (
     ".sl-hexbox{max-width:100%;margin:.35em 0;line-height:1.45}.sl-hexbox>p{margin:.2em 0}"
-    ".sl-hexbox code{background:none;color:inherit;padding:0;font-family:ui-monospace,'SF Mono',Menlo,Consolas,"
-    "'DejaVu Sans Mono',monospace;font-size:.93em}"
+    # No <code>: Jupyter's pages give it a background of their own.
+    ".sl-hexbox .sl-b{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:.93em}"
     ".sl-strip{line-height:2.1;padding:.3em .6em;border:1px solid rgba(128,140,152,.4);border-radius:6px;"
     "overflow-wrap:anywhere}"
-    ".sl-strip code{white-space:normal;margin-right:.5em;text-decoration-line:underline;text-decoration-thickness:2px;"
-    "text-underline-offset:4px}.sl-strip code.sl-whole{white-space:nowrap}"
+    ".sl-strip .sl-b{white-space:normal;margin-right:.5em;text-decoration-line:underline;text-decoration-thickness:2px;"
+    "text-underline-offset:4px}.sl-strip .sl-b.sl-whole{white-space:nowrap}"
     ".sl-strip sup{font-size:.62em;opacity:.8;text-decoration:none;margin-right:.15em}"
     + "".join(
         f".sl-strip .sl-{name}{{text-decoration-style:{line};text-decoration-color:{colour}}}"
@@ -126,10 +126,10 @@ def _html(dissection: Dissection, groups: list[tuple[str, list[Span]]], title: s
             shown = data.hex(" ") + (f" \u2026 {more:,} more" if more else "")
             name = _class(span)
             whole = " sl-whole" if len(data) <= 8 else ""
-            strip.append(f'<code class="sl-{name}{whole}"><sup>{number}</sup>{shown}</code>')
+            strip.append(f'<span class="sl-b sl-{name}{whole}"><sup>{number}</sup>{shown}</span>')
             rows.append(
                 f'<tr><td>{number}</td><td><b class="sl-m-{name}" title="{_LOOKS[name][1]}">{_LOOKS[name][0]}</b></td>'
-                f'<td><code>{span.start:04x}</code></td><td class="sl-bytes"><code>{shown}</code></td>'
+                f'<td class="sl-b">{span.start:04x}</td><td class="sl-b sl-bytes">{shown}</td>'
                 f'<td class="sl-field">{escape(span.name)}</td>'
                 f'<td class="sl-shown">{escape(_words(span.shown, limit))}</td></tr>'
             )

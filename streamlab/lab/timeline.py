@@ -152,14 +152,14 @@ class Timeline:
         return rendered.bundle(), rendered.metadata()
 
     def _scene(self) -> Shape:
-        axis = PAD + 46 + _ABOVE * _NAME
+        axis = PAD + 64 + _ABOVE * _NAME
         height = axis + 38 + _BELOW * _NAME + 30
         children = [
             Shape("title", text=self.title),
             Shape("desc", text=self.alternative()),
             shape("rect", "panel", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=12),
             shape("text", "title", text=self.title, x=PAD, y=PAD + 11, font_size=TITLE, font_weight=600),
-            shape("text", "text", text=self.summary, x=WIDTH - PAD, y=PAD + 11, font_size=STATUS, text_anchor="end"),
+            shape("text", "text", text=self.summary, x=PAD, y=PAD + 30, font_size=STATUS),
             *_axis(self.ticks(), axis, self.again),
             shape(
                 "text",

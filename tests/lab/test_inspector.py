@@ -24,21 +24,23 @@ class Markup(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.text: list[tuple[str, str]] = []
+        self.classes: list[str] = []
+        self.text: list[tuple[str, str, str]] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.open.append(tag)
-        self.where = dict(attrs).get("class") or tag
+        self.classes.append(dict(attrs).get("class") or "")
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self.classes.pop()
 
     def handle_data(self, data: str) -> None:
-        self.text.append(("/".join(self.open), data))
+        self.text.append((self.open[-1] if self.open else "", self.classes[-1] if self.open else "", data))
 
-    def under(self, end: str) -> list[str]:
-        return [data for where, data in self.text if where.endswith(end)]
+    def within(self, tag: str, name: str) -> list[str]:
+        return [data for where, names, data in self.text if where == tag and name in names.split()]
 
 
 @pytest.mark.parametrize("at", range(len(GOOD)))
@@ -50,11 +52,10 @@ def test_both_forms_show_every_byte_in_order(at: int) -> None:
     assert bytes.fromhex("".join(match[1] for match in shown if match)) == GOOD[at]
     markup = Markup(rendered.html)
     assert markup.open == []
-    assert bytes.fromhex("".join(markup.under("div/div/code"))) == GOOD[at]  # the strip
-    cells = [cell for cell in markup.under("tbody/tr/td/code") if len(cell) != 4]
-    offsets = [int(cell, 16) for cell in markup.under("tbody/tr/td/code") if len(cell) == 4]
-    assert bytes.fromhex("".join(cells)) == GOOD[at]
-    assert offsets == [span.start for span in each.dissection.spans]
+    assert bytes.fromhex("".join(markup.within("span", "sl-b"))) == GOOD[at]  # the strip
+    assert bytes.fromhex("".join(markup.within("td", "sl-bytes"))) == GOOD[at]
+    offsets = [cell for cell in markup.within("td", "sl-b") if cell not in markup.within("td", "sl-bytes")]
+    assert [int(cell, 16) for cell in offsets] == [span.start for span in each.dissection.spans]
 
 
 def test_kinds_of_fields_differ_without_their_colours() -> None:

@@ -13,7 +13,7 @@ from lab.test_diagram import check_markup
 from streamlab.cdc import LSN
 from streamlab.errors import SettingsError
 from streamlab.lab import timeline as module
-from streamlab.lab.layout import SMALL, text_width
+from streamlab.lab.layout import PAD, SMALL, STATUS, text_width
 from streamlab.lab.lsn import LSNTimeline, timeline
 from streamlab.lab.timeline import Point, Timeline, size_text
 
@@ -99,6 +99,10 @@ def test_any_facts_are_drawn_within_the_panel_and_apart(
     for gap in made.gaps():
         assert size_text(gap) in drawn
         assert f"\u2502 {size_text(gap)}" in text
+    # Title and summary have a line of their own, wide enough.
+    title, summary = [each for each in root.iter(f"{SVG}text") if each.get("x") == str(round(PAD))][:2]
+    assert float(summary.get("y") or 0) - float(title.get("y") or 0) > STATUS
+    assert text_width(summary.text or "", STATUS) < module.WIDTH - 2 * PAD
     # Names that share a tick stand one above the other, and none leaves the panel.
     height = float(root.get("height") or 0)
     assert all(20 < float(each.get("y") or 0) < height for each in root.iter(f"{SVG}text"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 from lab.pictures import PICTURES, rows
 
+from streamlab.cdc import LSN
 from streamlab.errors import LessonError
 from streamlab.lab import view as module
+from streamlab.lab.lsn import timeline
 from streamlab.lab.view import DiagramView, StackView
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -155,6 +158,21 @@ def test_a_browser_draws_the_static_picture_whatever_was_there_before(page: Any)
         assert drawn["kept"]
         assert drawn["listeners"] == 0
         before = picture
+
+
+@pytest.mark.acceptance
+def test_a_browser_draws_timelines_too_and_changes_them_in_place(page: Any) -> None:
+    told = [
+        None,
+        ("0/1000", "0/1038", "0/2000", "0/1800", "0/2100", "reserved", False),
+        ("0/1000", "0/1000", None, None, "0/1000", "reserved", True),
+    ]
+    readers = [(None, None, None), (LSN(0x1038), LSN(0x1100), LSN(0x2000))]
+    pictures = [timeline("s", row, reader) for row in told for reader in readers]
+    for before, after in itertools.permutations(pictures, 2):
+        drawn = page.evaluate("(scenes) => window.draw(scenes)", [before.scene(), after.scene()])
+        assert elements(_as_xml(drawn["markup"])) == elements(after.to_svg())
+        assert drawn["kept"]
 
 
 def _as_xml(markup: str) -> str:
