@@ -54,6 +54,7 @@ def test_what_was_committed_before_by_another_clock_is_counted_first() -> None:
     activity = counted(committed(-30, INSERT), committed(30, INSERT))
     assert len(activity.rates("shop.orders")) == 61
     assert sum(activity.rates("shop.orders")) * 0.5 == 2
+    assert activity.rates("shop.orders")[0] == 2
 
 
 def test_no_more_than_the_limit_is_looked_at() -> None:
