@@ -74,6 +74,10 @@ class Anatomist:
         self._names: dict[int, str] = {}
         self._in_block = False
 
+    def restart(self) -> None:
+        """The stream begins anew: no block is open."""
+        self._in_block = False
+
     def read(self, message: bytes | memoryview) -> Dissection:
         """Take one message apart. Never raises, whatever the bytes are.
 

@@ -65,7 +65,7 @@ class StreamDecoder(Protocol):
 
 
 class Taker(Protocol):
-    """What gets the messages of the stream as they were received, in the thread that reads: a recorder, an inspector."""
+    """What gets the messages of a stream as they were received, in the thread that reads: a recorder, an inspector."""
 
     def append(self, messages: Iterable[bytes | memoryview]) -> None:
         """Take messages as they were received."""

@@ -92,6 +92,11 @@ class Activity:
         """The tables that changed, those that changed most first."""
         return sorted(self._counts, key=lambda name: (-self._counts[name].total(), name))
 
+    @property
+    def busiest(self) -> str:
+        """The table that changed most; empty where none did."""
+        return next(iter(self.tables()), "")
+
     def count(self, name: str, operation: Operation | None = None) -> int:
         """Changes of a table, of one kind or all."""
         counts = self._counts.get(name, Counter())

@@ -6,7 +6,7 @@
     Inspector(recording).find("Update", table="orders")   # one message, byte by byte
 
     inspector = Inspector()
-    with PostgreSQLCDC.session(dsn, ["orders"], tap=inspector.take) as cdc:
+    with PostgreSQLCDC.session(dsn, ["orders"], tap=inspector) as cdc:
         ...                                               # a live stream
 
 What the bytes mean is `streamlab.cdc.anatomy`'s; how they look, `streamlab.lab.hexdump`'s.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -102,7 +102,7 @@ class Inspector:
     Parameters
     ----------
     messages : iterable of bytes, optional
-        The stream so far: payloads of XLogData messages in a list, or a `Recording`. More may come by `take`.
+        The stream so far: payloads of XLogData messages in a list, or a `Recording`. More may come by `append`.
     limit : int
         How many messages are read of that.
     keep : int, optional
@@ -127,14 +127,23 @@ class Inspector:
         self._kept: deque[Inspected] = deque(maxlen=max(limit, 1000) if keep is None else keep)
         self._count = 0
         self._lock = threading.Lock()
-        self.take(islice(messages, limit))
+        for part in _parts(messages, limit):
+            if part:
+                self.append(part)
+            else:
+                self.restart()
 
-    def take(self, messages: Iterable[bytes | memoryview]) -> None:
-        """More messages of the stream, in order. Give it to a reader as its ``tap``."""
+    def append(self, messages: Iterable[bytes | memoryview]) -> None:
+        """Take more messages of the stream, in order. A reader does it whose ``tap`` this is."""
         with self._lock:
             for message in messages:
                 self._kept.append(Inspected(self._count, self._anatomist.read(message)))
                 self._count += 1
+
+    def restart(self) -> None:
+        """The stream begins anew, as after a lost connection: what had not ended comes again."""
+        with self._lock:
+            self._anatomist.restart()
 
     @property
     def count(self) -> int:
@@ -203,3 +212,15 @@ class Inspector:
     def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         rendered = self.rendered()
         return rendered.bundle(), rendered.metadata()
+
+
+def _parts(messages: Iterable[bytes | memoryview], limit: int) -> Iterator[Sequence[bytes | memoryview]]:
+    """Messages that are taken together, `limit` in all; none of them where the stream begins anew."""
+    if not isinstance(messages, Recording):
+        yield list(islice(messages, limit))
+        return
+    left = limit
+    for chunk in messages.chunks():
+        yield () if chunk.again else chunk.messages[:left]
+        if (left := left - len(chunk.messages)) <= 0:
+            return

@@ -122,7 +122,7 @@ def test_messages_are_found_by_kind_and_table_and_number() -> None:
 def test_of_a_long_stream_the_last_messages_are_kept() -> None:
     inspector = Inspector(GOOD, limit=14, keep=5)
     assert [each.number for each in inspector] == [9, 10, 11, 12, 13]
-    inspector.take(GOOD[14:17])
+    inspector.append(GOOD[14:17])
     assert [each.number for each in inspector] == [12, 13, 14, 15, 16]
     assert inspector[16].table == "s.t"
     with pytest.raises(IndexError):
@@ -148,3 +148,11 @@ def test_a_cell_shows_it_in_both_forms() -> None:
         assert set(data) == {"text/plain", "text/html"}
     assert str(inspector[0]) == inspector[0].rendered().text
     assert repr(inspector) == "<Inspector: 34 messages>"
+
+
+def test_a_stream_that_begins_anew_is_in_no_block() -> None:
+    inspector = Inspector([FULL.relation(), pg.stream_start(6, first=True)])
+    inspector.restart()
+    inspector.append([pg.begin(7, 100), FULL.insert(TEXTS)])
+    assert inspector[-1].dissection.fault == ""
+    assert inspector[-1].dissection.values("Insert") == {"message": "I", "table": 7}

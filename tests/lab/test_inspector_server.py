@@ -9,7 +9,7 @@ import pytest
 from cdc.conftest import Shop, eventually
 
 from streamlab import settings
-from streamlab.cdc.recording import About, Recorder, Recording
+from streamlab.cdc.recording import Recording
 from streamlab.errors import LessonError
 from streamlab.lab.inspector import Inspector
 from streamlab.lab.lsn import LSNTimeline
@@ -34,7 +34,7 @@ def shop(stack: object) -> Iterator[Shop]:
 @pytest.mark.parametrize("options", [{}, {"binary": True, "protocol": 4}], ids=["text", "binary"])
 def test_a_live_stream_is_inspected_while_it_is_read(shop: Shop, options: dict[str, object]) -> None:
     inspector = Inspector()
-    with shop.session(tap=inspector.take, **options) as cdc:
+    with shop.session(tap=inspector, **options) as cdc:
         shop.insert(1, 2)
         assert len(cdc.tail(2)) == 2
         shop.app.execute("UPDATE orders SET total = 2.25, note = NULL WHERE id = 1")
@@ -47,16 +47,6 @@ def test_a_live_stream_is_inspected_while_it_is_read(shop: Shop, options: dict[s
     assert inspector.find("Insert", table="orders").says == "id=1, note='new', total=Decimal('1.5')"
     assert inspector.find("Update").dissection.values("new row")["note"] == "n"
     assert inspector.find("Delete").dissection.values("old key")["id"] == 2
-
-
-def test_a_live_stream_is_recorded_by_the_same_tap(shop: Shop, tmp_path: Path) -> None:
-    with Recorder(tmp_path / "live.slrec", About("18")) as recorder, shop.session(tap=recorder.append) as cdc:
-        shop.insert(1, 2, 3)
-        events = cdc.tail(3)
-    replayed = [
-        event for transaction in Recording.open(tmp_path / "live.slrec").transactions() for event in transaction
-    ]
-    assert replayed == events
 
 
 @pytest.mark.parametrize("role", ["cdc", "admin"])
@@ -125,3 +115,19 @@ def test_following_is_bounded_and_shows_what_came_last(shop: Shop) -> None:
         view.follow(0.3, every=0.1)
         eventually(lambda: view.ask().between("restart_lsn", "handed out") is not None)
         cdc.stop()
+
+
+def test_after_a_lost_connection_the_inspector_goes_on_beside_a_recording(shop: Shop, tmp_path: Path) -> None:
+    inspector = Inspector()
+    cdc = shop.reader(tap=inspector, record=tmp_path / "live.slrec")
+    shop.insert(1)
+    stream = cdc.transactions(until=2)
+    next(stream)
+    shop.kill_walsender()
+    shop.insert(2)
+    assert len(list(stream)) == 1
+    cdc.close()
+    recorded = Inspector(Recording.open(tmp_path / "live.slrec"))
+    assert [each.dissection.message for each in recorded] == [each.dissection.message for each in inspector]
+    assert not [each.dissection.fault for each in inspector if each.dissection.fault]
+    assert inspector.find("Insert", after=inspector.find("Insert").number).says.startswith("id=2")
