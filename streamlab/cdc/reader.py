@@ -193,8 +193,6 @@ class StreamReader:
                 with uncollected():
                     messages = connection.drain()
                     if messages:
-                        if self.recorder is not None:
-                            self.recorder.append(messages)
                         for taker in self.takers:
                             taker.append(messages)
                         self._received(self._decoder.receive(messages))
