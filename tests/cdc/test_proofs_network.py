@@ -57,7 +57,7 @@ def test_whatever_the_network_does_each_change_comes_once(shop: Shop, proxy: Pro
     seen: list[int] = []
 
     def read() -> None:
-        for transaction in cdc.transactions(until=400):
+        for transaction in cdc.transactions(until=400, idle=20):
             seen.extend(event.new_data["id"] for event in transaction)
             if len(seen) % 7 == 0:
                 cdc.acknowledge(transaction)
