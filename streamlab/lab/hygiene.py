@@ -266,6 +266,13 @@ def _broken_rules(notebook: Notebook) -> Iterator[tuple[int, str, str]]:
     titles = [number for number, cell in enumerate(cells, 1) for _ in range(_titles(cell))]
     if titles != [1]:
         yield 1, "title", f"A lesson has one H1, in its first cell; this one has {len(titles)} (cells {titles or '-'})."
+    about = notebook.get("metadata", {}).get("streamlab", {})
+    if missing := [name for name in ("title", "minutes", "needs") if not about.get(name)]:
+        yield (
+            0,
+            "about",
+            f"The metadata `streamlab` of a lesson tell its title, minutes and needs; {', '.join(missing)} missing.",
+        )
     parameters = [n for n, cell in enumerate(cells, 1) if "parameters" in _tags(cell) and cell["cell_type"] == "code"]
     if len(parameters) != 1:
         yield 0, "parameters", f"A lesson has one code cell tagged parameters; this one has {len(parameters)}."

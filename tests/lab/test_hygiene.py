@@ -36,10 +36,14 @@ def text(source: str, **more: Any) -> Any:
             "source": source.splitlines(keepends=True)} | more  # fmt: skip
 
 
+ABOUT = {"title": "A question", "minutes": [10, 5], "needs": ["postgres"]}
+
+
 def notebook(*cells: Any, **metadata: Any) -> Notebook:
     return {
         "cells": list(cells), "nbformat": 4, "nbformat_minor": 5,
-        "metadata": {"kernelspec": dict(hygiene.KERNEL), "language_info": dict(hygiene.LANGUAGE)} | metadata,
+        "metadata": {"kernelspec": dict(hygiene.KERNEL), "language_info": dict(hygiene.LANGUAGE), "streamlab": ABOUT}
+        | metadata,
     }  # fmt: skip
 
 
@@ -118,6 +122,10 @@ BROKEN = {
     "two parameters": (lesson(code("b", tags=["parameters"])), (0, "parameters")),
     "parameters in text": (
         notebook(text("# T"), text("a", metadata={"tags": ["parameters"]})), (0, "parameters"),
+    ),
+    "nothing about it": (notebook(text("# T"), code("a", tags=["parameters"]), streamlab={}), (0, "about")),
+    "no minutes": (
+        notebook(text("# T"), code("a", tags=["parameters"]), streamlab={**ABOUT, "minutes": None}), (0, "about"),
     ),
     "long cell": (lesson(code("\n".join(f"x = {n}" for n in range(13)))), (3, "length")),
     "nothing to compare": (lesson(code("# NBVAL_CHECK_OUTPUT\n1")), (3, "unchecked")),
