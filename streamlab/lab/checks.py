@@ -155,8 +155,11 @@ def checker(lesson: str, name: str, *, solution: Any, wrong: Sequence[WrongAnswe
 
 
 def module_name(lesson: str) -> str:
-    """The module of a lesson's exercises: ``01_postgres_cdc`` -> ``streamlab.lab.exercises.postgres_cdc``."""
-    return "streamlab.lab.exercises." + re.sub(r"^\d+_", "", lesson).replace("-", "_")
+    """The module of a lesson's exercises: ``01_postgres_cdc`` -> ``streamlab.lab.exercises.postgres_cdc``.
+
+    The slug of an optional part has a letter behind the number: ``01b_postgres_cdc_deeper``.
+    """
+    return "streamlab.lab.exercises." + re.sub(r"^\d+[a-z]?_", "", lesson).replace("-", "_")
 
 
 def load(lesson: str) -> ModuleType | None:

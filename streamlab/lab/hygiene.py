@@ -97,8 +97,11 @@ def dump(notebook: Notebook) -> str:
 
 
 def is_lesson(path: Path) -> bool:
-    """Whether the rules for lessons apply: the name begins with a number, as in ``00_start_here.ipynb``."""
-    return re.match(r"\d\d_", path.name) is not None
+    """Whether the rules for lessons apply: the name begins with a number, and a letter where it is an optional part.
+
+    So ``00_start_here.ipynb`` and ``01b_postgres_cdc_deeper.ipynb``.
+    """
+    return re.match(r"\d\d[a-z]?_", path.name) is not None
 
 
 def tidy(path: Path) -> bool:

@@ -100,7 +100,7 @@ def _read(path: Path) -> Lesson:
 
 
 def find(name: str) -> Lesson:
-    """A lesson by its slug, its number (``03``), or the path of a notebook.
+    """A lesson by its slug, its number (``03``; of an optional part ``03b``), or the path of a notebook.
 
     Raises
     ------

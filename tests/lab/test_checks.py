@@ -160,6 +160,7 @@ def test_an_unknown_exercise_names_the_known_ones() -> None:
 def test_a_lesson_without_exercises_has_no_module() -> None:
     assert checks.load("98_no_such_lesson") is None
     assert checks.module_name("03_event-store") == "streamlab.lab.exercises.event_store"
+    assert checks.module_name("01b_postgres_cdc_deeper") == "streamlab.lab.exercises.postgres_cdc_deeper"
     assert isinstance(checks.load("00_start_here"), ModuleType)
     assert "delay" in checks.exercises("00_start_here")
 

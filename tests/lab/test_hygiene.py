@@ -265,5 +265,7 @@ def test_directories_are_searched_without_checkpoints(tmp_path: Path) -> None:
 
 def test_a_lesson_is_told_by_its_name() -> None:
     assert hygiene.is_lesson(Path("x/00_start_here.ipynb"))
+    assert hygiene.is_lesson(Path("x/01b_deeper.ipynb"))
+    assert not hygiene.is_lesson(Path("01bc_deeper.ipynb"))
     assert not hygiene.is_lesson(Path("00start.ipynb"))
     assert not hygiene.is_lesson(Path("scratch.ipynb"))

@@ -1,0 +1,75 @@
+"""The exercise of lesson 01b, on the real server: the stub, the solution, and each named mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from streamlab import settings
+from streamlab.cdc import UNCHANGED
+from streamlab.lab import checks, lesson
+from streamlab.lab.exercises import postgres_cdc_deeper as module
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+SLUG = "01b_postgres_cdc_deeper"
+TASK = checks.exercise(SLUG, "unchanged")
+
+
+@pytest.fixture
+def lab(stack: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("STREAMLAB_RESULTS", str(tmp_path / "results.json"))
+    monkeypatch.setenv("STREAMLAB_LIVE", "0")
+    with lesson(SLUG, needs=["postgres"], seed=3) as running:
+        yield running
+        with psycopg.connect(settings.postgres_dsn("cdc")) as connection:
+            left = connection.execute(
+                "SELECT slot_name FROM pg_replication_slots WHERE starts_with(slot_name, %(name)s) "
+                "UNION SELECT pubname FROM pg_publication WHERE starts_with(pubname, %(name)s)",
+                {"name": running.namespace.name},
+            ).fetchall()
+        assert not left, "a check leaves no slot and no publication, also where the answer is wrong"
+
+
+def stub(row: dict[str, Any], change: object) -> None: ...
+
+
+def test_a_stub_is_not_attempted_and_the_solution_passes(lab: Any) -> None:
+    checked = checks.evaluate(lab, TASK, stub)
+    assert checked.result.outcome == "not attempted"
+    assert checked.answer is module.keep_what_is_there
+    assert "All 20 rows of the copy are as in the table" in checked.result.detail
+
+
+COUNTED = {
+    # Six whose photo was never replaced, and two of the last statement.
+    "NULL over it": "8 are lost, in 0 stands something that is no photo, 0 are old ones, 0 were taken away",
+    "the mark in the copy": "0 are lost, in 8 stands something that is no photo",
+    "the first photo for ever": "0 are lost, in 0 stands something that is no photo, 6 are old ones, 4 were taken away",
+    "NULL taken for unchanged": "0 are old ones, 4 were taken away and are still there",
+}
+
+
+@pytest.mark.parametrize("known", TASK.wrong, ids=[known.name for known in TASK.wrong])
+def test_a_known_mistake_is_measured_and_gets_its_hint(lab: Any, known: checks.WrongAnswer) -> None:
+    checked = checks.evaluate(lab, TASK, known.answer)
+    assert checked.result.outcome == "failed"
+    assert known.hint in checked.rendered.text
+    assert COUNTED[known.name] in checked.result.detail
+
+
+def test_a_row_that_is_returned_counts_as_well(lab: Any) -> None:
+    def returns(row: dict[str, Any], change: Any) -> dict[str, Any]:
+        return row | {name: value for name, value in change.new_data.items() if value is not UNCHANGED}
+
+    assert checks.evaluate(lab, TASK, returns).passed
+
+
+def test_an_answer_that_does_nothing_is_told_so(lab: Any) -> None:
+    verdict = TASK.check(lab, lambda row, change: row.clear())
+    assert (verdict.ok, verdict.because) == (False, "")
+    assert "20 of 20 rows of the copy have another id or title" in verdict.seen
