@@ -44,7 +44,7 @@ def test_without_a_near_name_all_are_told() -> None:
 def test_names_are_unique_and_every_lesson_has_its_case() -> None:
     every = names()
     assert len(every) == len(set(every))
-    lessons = {f"stack:lesson-{path.stem}" for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
+    lessons = {f"stack:lesson-{path.stem}" for path in (ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb")}
     assert lessons
     assert lessons <= set(every)
 

@@ -47,10 +47,10 @@ def test_a_stub_is_not_attempted_and_the_solution_passes(lab: Any) -> None:
 
 COUNTED = {
     # Six whose photo was never replaced, and two of the last statement.
-    "NULL over it": "8 are lost, in 0 stands something that is no photo, 0 are old ones, 0 were taken away",
+    "NULL over it": "8 are lost, in 0 stands something that is no photo, 0 are old ones, 0 are there",
     "the mark in the copy": "0 are lost, in 8 stands something that is no photo",
-    "the first photo for ever": "0 are lost, in 0 stands something that is no photo, 6 are old ones, 4 were taken away",
-    "NULL taken for unchanged": "0 are old ones, 4 were taken away and are still there",
+    "the first photo for ever": "0 are lost, in 0 stands something that is no photo, 6 are old ones, 4 are there",
+    "NULL taken for unchanged": "0 are old ones, 4 are there and not in the table",
 }
 
 

@@ -16,6 +16,7 @@ LESSONS = [lesson.slug for lesson in runner.lessons()]
 PARAMETERS: dict[str, dict[str, object]] = {
     "00_start_here": {"round_trips": 2, "seed": 11},
     "01_postgres_cdc": {"orders": 41, "seed": 11},
+    "01b_postgres_cdc_deeper": {"orders": 31, "seed": 11},
 }
 """Values other than the defaults, for the papermill run of each lesson."""
 

@@ -132,7 +132,7 @@ def _judge(table: Mapping[int, tuple[Any, ...]], copy: Mapping[int, Mapping[str,
         return passed(f"All {len(table)} rows of the copy are as in the table, photos and missing photos alike.")
     mark, lost, stale, back = counted.values()
     return missed(
-        f"Photos of {mark + lost + stale + back} of {len(table)} rows differ from the table: {lost} are lost, in {mark} "
-        f"stands something that is no photo, {stale} are old ones, {back} were taken away and are still there.",
+        f"Photos of {mark + lost + stale + back} of {len(table)} rows differ from the table: {lost} are lost, "
+        f"in {mark} stands something that is no photo, {stale} are old ones, {back} are there and not in the table.",
         because=next(name for name, count in counted.items() if count),
     )
