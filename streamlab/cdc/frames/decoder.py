@@ -50,8 +50,9 @@ class FrameDecoder:
         primary_keys: Mapping[int, tuple[str, ...]] | None = None,
     ) -> None:
         self.max_rows, self.max_bytes = max_rows, max_bytes
-        self._types = types or TypeMap()
-        self._primary_keys = primary_keys or {}
+        self._types = TypeMap() if types is None else types
+        # Kept as it is: it may be filled later.
+        self._primary_keys = {} if primary_keys is None else primary_keys
         self._end, self._time = LSN(0), 0
         self.reset()
 
