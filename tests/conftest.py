@@ -20,11 +20,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+import hypothesis
 import pytest
 
 from streamlab import settings
 
 ROOT = Path(__file__).parents[1]
+
+# No test checks an absolute speed: an example that took long on a busy machine is no failure.
+hypothesis.settings.register_profile(
+    "streamlab", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("streamlab")
 
 
 def suite_home() -> Path:
