@@ -388,7 +388,7 @@ def _raised_by(*rooms: str) -> list[type[BaseException]]:
 def test_any_exception_gets_an_answer(kind: type[BaseException], args: list[Any]) -> None:
     try:
         error = kind(*args)
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - whatever its constructor makes of these
         reject()  # no such exception can exist
     assert isinstance(classify(error), Failure)
     assert isinstance(error_code(error), (str, type(None)))
