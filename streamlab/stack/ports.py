@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_BASE",
     "HOST",
     "PORTS",
+    "UNKNOWN",
     "base_from_environment",
     "block_is_free",
     "free_base",
@@ -33,6 +34,9 @@ HOST = "127.0.0.1"
 DEFAULT_BASE = 25400
 BLOCK = 100
 _FIRST, _LAST = 20000, 32600
+
+UNKNOWN = "another user's process"
+"""What `holder` says where it cannot tell; also while a process that was killed is still on its way out."""
 
 PORTS: dict[str, int] = {
     "mysql": 6,
@@ -110,4 +114,4 @@ def holder(port: int) -> str:
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
             except psutil.Error:
                 return f"pid {connection.pid}"
-    return "another user's process"
+    return UNKNOWN

@@ -12,6 +12,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from streamlab.stack.home import Home
 from streamlab.stack.process import ProcessRecord
 
 __all__ = ["Context", "Service"]
+
+_LEAVING = 3.0
+"""Seconds that a process whose port nobody can be named for gets to be gone."""
 
 _SOCKET_PATH_LIMIT = 107
 """Bytes of a Unix socket's path, the closing zero included, on the strictest system."""
@@ -162,8 +166,14 @@ class Service(ABC):
         """
         for name in (self.name, *self.port_names):
             port = self.base + ports.PORTS[name]
-            if not ports.is_free(port):
+            deadline = time.monotonic() + _LEAVING
+            while not ports.is_free(port):
+                holder = ports.holder(port)
+                # A server that was killed a moment ago still has its port, and nobody can be named any more.
+                if holder == ports.UNKNOWN and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                    continue
                 raise PortTaken(
-                    f"{self.title} needs port {port}, and {ports.holder(port)} listens there.",
+                    f"{self.title} needs port {port}, and {holder} listens there.",
                     "End that program, or set STREAMLAB_PORT_BASE to another block of ports.",
                 )
