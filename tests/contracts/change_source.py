@@ -34,9 +34,10 @@ def ids(*transactions: Transaction | Batch) -> list[int]:
     return [event.new_data["id"] for transaction in transactions for event in transaction]
 
 
-class ChangeSourceContract:
+class ChangeSourceContract(ABC):
+    @abstractmethod
     def worlds(self) -> AbstractContextManager[World]:
-        raise NotImplementedError
+        """A world for one test."""
 
     @pytest.fixture
     def world(self, stack: object) -> Iterator[World]:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
@@ -64,9 +65,10 @@ class Boom(Exception):
     pass
 
 
-class DeadLettersContract:
+class DeadLettersContract(ABC):
+    @abstractmethod
     def stores(self) -> AbstractContextManager[DeadLetters]:
-        raise NotImplementedError
+        """A store for one test."""
 
     @pytest.fixture
     def store(self) -> Iterator[DeadLetters]:
