@@ -142,11 +142,15 @@ def test_interrupts_take_nothing_from_a_session(shop: Shop) -> None:
 
         moment = random.Random(7)
         interrupts = sum(interrupted(read, moment.uniform(0, 0.03)) for _ in range(40))
+        tries = 0
+        while interrupts <= 5 and tries < 200:  # on a busy machine fewer of them hit
+            interrupts += interrupted(read, moment.uniform(0, 0.03))
+            tries += 1
         read()
         shop.insert(50000)
         assert 50000 in [event.new_data["id"] for each in cdc.transactions(idle=0.5) for event in each]
     assert seen == set(range(1, 20501))
-    assert interrupts > 0
+    assert interrupts > 5
 
 
 def test_a_killed_process_leaves_no_slot_and_its_publication_goes_with_the_next_session(shop: Shop) -> None:
