@@ -90,11 +90,6 @@ def down(
 
     if purge and services:
         raise StackError("--purge deletes the data of every service.", "Run: streamlab down --purge")
-    if purge and (foreign := [name for name in SERVICES if settings.given(name)]):
-        raise NotOurs(
-            f"purge is refused while the environment names servers of your own ({', '.join(foreign)}).",
-            "Unset " + ", ".join(settings.VARIABLES[name] for name in foreign) + ", and run it again.",
-        )
     services = _known(services)
     with progress(services or SERVICES) as listener:
         stopped = Stack().down(services, purge=purge, listener=listener)

@@ -134,13 +134,13 @@ class Lesson:
     def _make_database(name: str) -> None:
         import pymysql
 
-        from streamlab.stack.objects import quoted
+        from streamlab.sql import mysql_identifier
 
         with (
             pymysql.connect(**settings.mysql_address().arguments(), autocommit=True) as connection,
             connection.cursor() as cursor,
         ):
-            cursor.execute(f"CREATE DATABASE {quoted(name)} CHARACTER SET utf8mb4")
+            cursor.execute(f"CREATE DATABASE {mysql_identifier(name)} CHARACTER SET utf8mb4")
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ from typing import LiteralString
 
 from streamlab.errors import StreamlabError
 
-__all__ = ["load", "parse", "statements"]
+__all__ = ["load", "mysql_identifier", "parse", "statements"]
 
 _NAME = re.compile(r"^-- name: *(\w+) *$", re.MULTILINE)
 
@@ -57,3 +57,8 @@ def parse(text: str, name: str = "text") -> Mapping[str, LiteralString]:
 def statements(block: LiteralString) -> list[LiteralString]:
     """Split a block into statements, for a driver that takes one at a time: each ends with ``;`` at a line's end."""
     return [part.strip() for part in re.split(r";[ \t]*(?:\n|$)", block) if part.strip()]
+
+
+def mysql_identifier(name: str) -> str:
+    """A name as MySQL's SQL holds it, in backticks; psycopg has `sql.Identifier` for this, PyMySQL has nothing."""
+    return "`" + name.replace("`", "``") + "`"

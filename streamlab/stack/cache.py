@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import threading
@@ -173,13 +172,3 @@ def _open_for_reading(root: Path) -> None:
         if not path.is_symlink():
             mode = path.stat().st_mode
             path.chmod(0o755 if path.is_dir() or mode & 0o100 else 0o644)
-
-
-def tree_size(path: Path) -> int:
-    """Bytes of all files below a directory."""
-    total = 0
-    for directory, _, files in os.walk(path):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += (Path(directory) / name).lstat().st_size
-    return total

@@ -12,6 +12,7 @@ from streamlab.stack import ports
 from streamlab.stack.home import write_private
 from streamlab.stack.java import JVMService, property_file
 from streamlab.stack.process import ProcessRecord, run_tool, server_environment, spawn
+from streamlab.stack.service import version_numbers
 
 __all__ = ["SETTINGS", "VERSION", "Kafka"]
 
@@ -54,7 +55,7 @@ class Kafka(JVMService):
         marker = self.room / "version"
         if (self.room / "data" / "meta.properties").exists():
             before = marker.read_text(encoding="utf-8").strip() if marker.exists() else self.version
-            if _numbers(before) > _numbers(self.version):
+            if version_numbers(before) > version_numbers(self.version):
                 raise UnusableState(
                     f"{self.room / 'data'} was last used by Kafka {before}, and Kafka {self.version} may not read it.",
                     "Run `streamlab down --purge` to start afresh, or set STREAMLAB_HOME to another directory.",
@@ -127,7 +128,3 @@ class Kafka(JVMService):
     def address(self) -> dict[str, Any]:
         """Host and port of the bootstrap server."""
         return {"host": ports.HOST, "port": self.port}
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))

@@ -22,7 +22,7 @@ from streamlab.errors import MissingTool, StackError, UnusableState
 from streamlab.stack import debian, ports
 from streamlab.stack.home import write_private
 from streamlab.stack.process import ProcessRecord, run_tool, server_environment, spawn
-from streamlab.stack.service import Service
+from streamlab.stack.service import Service, version_numbers
 
 __all__ = ["ROLES", "SETTINGS", "VERSION", "MySQL"]
 
@@ -85,7 +85,7 @@ class MySQL(Service):
     def install(self) -> None:
         """Fetch the server where there is none, and prepare the data directory."""
         command, self._version = self._server()
-        if _numbers(self._version) < MINIMUM:
+        if version_numbers(self._version) < MINIMUM:
             raise MissingTool(
                 f"mysqld {self._version} is too old: {MINIMUM[0]}.{MINIMUM[1]} or later is needed.",
                 "Install a newer MySQL, or point STREAMLAB_MYSQLD at one.",
@@ -174,7 +174,7 @@ class MySQL(Service):
         marker = self.room / "version"
         if data.exists():
             before = marker.read_text(encoding="utf-8").strip() if marker.exists() else self._version
-            if _numbers(before) > _numbers(self._version):
+            if version_numbers(before) > version_numbers(self._version):
                 raise UnusableState(
                     f"{data} was last used by MySQL {before}, and MySQL {self._version} cannot read it.",
                     "Run `streamlab down --purge` to start afresh, or set STREAMLAB_HOME to another directory.",
@@ -324,7 +324,3 @@ def _version_in(text: str) -> str:
             f"mysqld does not tell its version: {text.strip()[:200]}", "Point STREAMLAB_MYSQLD at another."
         )
     return match[1]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))

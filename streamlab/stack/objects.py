@@ -19,7 +19,7 @@ from psycopg import sql
 
 from streamlab import settings
 from streamlab.errors import StackError
-from streamlab.sql import load
+from streamlab.sql import load, mysql_identifier
 
 __all__ = [
     "Kind",
@@ -274,11 +274,6 @@ def _drop_schema(connection: psycopg.Connection[Any], name: str, *, limit: float
 # -- MySQL --------------------------------------------------------------------------------------------
 
 
-def quoted(name: str) -> str:
-    """A MySQL identifier in backticks."""
-    return "`" + name.replace("`", "``") + "`"
-
-
 def _databases(names: Sequence[str]) -> None:
     import pymysql
 
@@ -303,7 +298,7 @@ def _drop_database(cursor: Any, name: str, *, limit: float = 20.0) -> None:
         if not cursor.fetchone():
             return
         try:
-            cursor.execute(f"DROP DATABASE {quoted(name)}")
+            cursor.execute(f"DROP DATABASE {mysql_identifier(name)}")
         except pymysql.OperationalError as error:
             if error.args[0] != _LOCK_WAIT_TIMEOUT or time.monotonic() > deadline:
                 raise

@@ -17,11 +17,12 @@ from psycopg import sql
 
 from streamlab import settings
 from streamlab.errors import LeasesHeld, NotOurs, NotRunning
+from streamlab.sql import mysql_identifier
 from streamlab.stack import leases
 from streamlab.stack.connect import SETTINGS as CONNECT
 from streamlab.stack.home import Home
 from streamlab.stack.manager import Stack
-from streamlab.stack.objects import delete_connector, delete_groups, delete_topics, drop_slot, kafka_admin, quoted
+from streamlab.stack.objects import delete_connector, delete_groups, delete_topics, drop_slot, kafka_admin
 from streamlab.stack.postgres import DATABASE
 from streamlab.stack.services import SERVICES
 
@@ -146,6 +147,6 @@ def _mysql(_stack: Stack) -> int:
         cursor.execute("SHOW DATABASES")
         for (name,) in cursor.fetchall():
             if name not in _MYSQL_OWN:
-                cursor.execute(f"DROP DATABASE {quoted(name)}")
+                cursor.execute(f"DROP DATABASE {mysql_identifier(name)}")
                 count += 1
     return count

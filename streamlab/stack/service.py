@@ -26,7 +26,7 @@ from streamlab.stack.cache import Cache
 from streamlab.stack.home import Home
 from streamlab.stack.process import ProcessRecord
 
-__all__ = ["Context", "Service"]
+__all__ = ["Context", "Service", "version_numbers"]
 
 _LEAVING = 3.0
 """Seconds that a process whose port nobody can be named for gets to be gone."""
@@ -177,3 +177,8 @@ class Service(ABC):
                     f"{self.title} needs port {port}, and {holder} listens there.",
                     "End that program, or set STREAMLAB_PORT_BASE to another block of ports.",
                 )
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """``9.7.4`` as (9, 7, 4), which can be compared."""
+    return tuple(int(part) for part in version.split("."))

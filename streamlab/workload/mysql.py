@@ -22,7 +22,7 @@ from pymysql.cursors import Cursor
 
 from streamlab.errors import StreamlabError
 from streamlab.settings import MySQLAddress
-from streamlab.sql import load, statements
+from streamlab.sql import load, mysql_identifier, statements
 from streamlab.workload.plan import Operation
 from streamlab.workload.tables import TABLES, Row, Statement, Table, Type, Verb
 
@@ -35,10 +35,6 @@ _statement = attrgetter("statement")
 _json = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _READ_LIMIT = 60.0
 """Seconds without an answer after which a connection is given up; above the limits for locks."""
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 _LONGEST = 1_000_000
@@ -153,7 +149,7 @@ class MySQLTarget:
         with self._connect() as connection, connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM information_schema.schemata WHERE schema_name = %s", (self.name,))
             if not cursor.fetchone():
-                cursor.execute(f"CREATE DATABASE {_quoted(self.name)}")
+                cursor.execute(f"CREATE DATABASE {mysql_identifier(self.name)}")
 
     def open(self) -> MySQLSession:
         """A new session in the database."""
