@@ -15,8 +15,8 @@ from streamlab.cdc.event import Operation
 from streamlab.connect import ConnectClient
 from streamlab.connect.connectors import mysql_source
 from streamlab.errors import ChangeStreamError, ProtocolError, StreamlabError
+from streamlab.sql import mysql_identifier
 from streamlab.stack.namespace import Namespace
-from streamlab.stack.objects import quoted
 
 SOURCE = {"db": "shop", "table": "orders", "file": "binlog.000001", "pos": 4, "row": 1, "ts_ms": 1000, "gtid": "u:1"}
 
@@ -47,9 +47,10 @@ def test_rows_of_mysql_arrive_through_connect_and_kafka(stack: object) -> None:
         database = namespace.mysql_database()
         with pymysql.connect(**settings.mysql_address("app").arguments(), autocommit=True) as connection:
             cursor = connection.cursor()
-            cursor.execute(f"CREATE DATABASE {quoted(database)}")
-            cursor.execute(f"CREATE TABLE {quoted(database)}.orders (id int PRIMARY KEY, total decimal(10,2))")
-            cursor.execute(f"INSERT INTO {quoted(database)}.orders VALUES (1, 9.90)")
+            orders = f"{mysql_identifier(database)}.orders"
+            cursor.execute(f"CREATE DATABASE {mysql_identifier(database)}")
+            cursor.execute(f"CREATE TABLE {orders} (id int PRIMARY KEY, total decimal(10,2))")
+            cursor.execute(f"INSERT INTO {orders} VALUES (1, 9.90)")
             configuration = mysql_source(prefix=namespace.topic_prefix(), database=database, tables=["orders"])
             password = settings.mysql_address("cdc").secret()
             assert password not in json.dumps(configuration)
@@ -59,8 +60,8 @@ def test_rows_of_mysql_arrive_through_connect_and_kafka(stack: object) -> None:
             topic = f"{namespace.name}.{database}.orders"
             with DebeziumTail(settings.kafka_bootstrap(), topic=topic, group=namespace.group()) as tail:
                 (before,) = tail.changes(1)
-                cursor.execute(f"UPDATE {quoted(database)}.orders SET total = 1 WHERE id = 1")
-                cursor.execute(f"DELETE FROM {quoted(database)}.orders")
+                cursor.execute(f"UPDATE {orders} SET total = 1 WHERE id = 1")
+                cursor.execute(f"DELETE FROM {mysql_identifier(database)}.orders")
                 updated, deleted = tail.changes(2)
         assert (before.operation, updated.operation, deleted.operation) == (
             Operation.SNAPSHOT,
