@@ -144,11 +144,11 @@ class CatchUp(Generic[T]):
             A chunk was not acknowledged, so the next one cannot be read: it begins where the slot stands.
         """
         self._prepare()
-        target = self._written()
+        target, rows = self._written(), self._rows
         while True:
             self._decoder.reset()
             count, before = 0, self._handed_out
-            for portion in self._chunk(target):
+            for portion in self._chunk(target, rows):
                 count += len(portion)
                 with uncollected():
                     made = self._decoder.receive(portion)
@@ -161,10 +161,13 @@ class CatchUp(Generic[T]):
                     f"{self._acknowledged} acknowledged.",
                     "Acknowledge each batch when its effect is durable.",
                 )
-            if count < self._rows or self._handed_out == before:
+            if count < rows:
                 # Everything up to the target was looked at: what is not ours need not be looked at again.
                 self._move(target)
                 return
+            if self._handed_out == before:
+                # Nothing in it for the caller, so nothing that the slot may move behind: look further.
+                rows *= 2
             self._move()
 
     def _handing_out(self, made: Sequence[T]) -> Iterator[T]:
@@ -194,13 +197,13 @@ class CatchUp(Generic[T]):
         failpoint("cdc.catch_up.after_advance")
         self._moved = upto
 
-    def _chunk(self, target: LSN) -> Iterator[list[bytes]]:
+    def _chunk(self, target: LSN, rows: int) -> Iterator[list[bytes]]:
         """The messages of one chunk, in portions."""
         options = [each for pair in self._options.items() for each in pair]
         query = sql.SQL(load("postgres_catch_up")["peek"]).format(
             slot=sql.Literal(self.slot),
             upto=sql.Literal(str(target)),
-            rows=sql.Literal(self._rows),
+            rows=sql.Literal(rows),
             options=sql.Literal(options),
         )
         seen: set[bytes] = set()

@@ -180,6 +180,24 @@ def test_a_backlog_of_events(database: Server) -> None:
     assert [event.new_data["content"] for event in found if not event.table_name] == [b"c"]
 
 
+class Late(Decoder):
+    """Hands out nothing of the first rows, as a reader does that has seen them or does not want them."""
+
+    def receive(self, messages: Any) -> list[Any]:
+        return [each for each in super().receive(messages) if max(event.new_data["id"] for event in each) > 30]
+
+
+def test_a_chunk_of_which_nothing_is_handed_out_is_not_the_end(database: Server) -> None:
+    """Whatever lies behind it has not been looked at: to move the slot there would lose it."""
+    fill(database, 4)
+    backlog = CatchUp(database.connection, database.slot, [database.publication], Late(), binary=False, rows=2)
+    found = []
+    for transaction in backlog:
+        found += [event.new_data["id"] for event in transaction]
+        backlog.acknowledge(transaction)
+    assert found == list(range(31, 41))
+
+
 def test_what_was_not_acknowledged_comes_again(database: Server) -> None:
     fill(database, 4)
     before = confirmed(database)
