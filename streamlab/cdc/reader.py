@@ -143,6 +143,7 @@ class StreamReader:
             The stream cannot go on, or could not be taken up again within the bounds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        waiting = self.connection is not None
         while not self.stopping.is_set():
             if self._queue:
                 with uninterrupted():
@@ -153,8 +154,10 @@ class StreamReader:
             if self.connection is None:
                 if not self._open():
                     return None
-                # Nothing can come before there is a stream: the wait begins with it.
-                deadline = None if timeout is None else time.monotonic() + timeout
+                # Nothing can come before there is a stream: the wait begins with it, once.
+                if not waiting and timeout is not None:
+                    deadline = time.monotonic() + timeout
+                waiting = True
             left = 1.0 if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 self._read(min(left, 0.1))
