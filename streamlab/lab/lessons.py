@@ -352,9 +352,12 @@ class Lesson:
         if self.namespace.closed:
             return
         self._predictions.close()
-        self._closing.close()
-        problems = self.namespace.close()
-        self.results.finish()
+        try:
+            self._closing.close()
+        finally:
+            # Also where a shop could not say goodbye, because its server has died.
+            problems = self.namespace.close()
+            self.results.finish()
         if problems:
             if not self.live:
                 raise LessonError(

@@ -199,6 +199,19 @@ def test_figures_and_wrong_cells_are_kept(stack: object, results: Path) -> None:
     assert [each["title"] for each in told["wrong"]] == ["a table that is not there"]
 
 
+def test_what_cannot_be_closed_keeps_nothing_from_being_dropped(stack: object) -> None:
+    lab = lesson(SLUG, needs=["postgres"])
+
+    def fail() -> None:
+        raise ConnectionError("the server has died")
+
+    lab._closing.callback(fail)
+    with pytest.raises(ConnectionError):
+        lab.close()
+    assert lab.namespace.name not in schemas()
+    assert lab.namespace.closed
+
+
 @pytest.mark.parametrize("service", ["postgres", "mysql"])
 def test_a_shop_of_the_run_has_the_seed_of_the_lesson(service: str, stack: object) -> None:
     with lesson(SLUG, needs=[service], seed=5) as lab:
