@@ -153,6 +153,8 @@ class LogicalMessage(NamedTuple):
     def read(cls, message: bytes, at: int) -> LogicalMessage:
         """A Message message whose fields begin at `at`."""
         flags, position = _MESSAGE.unpack_from(message, at)
+        if not position:
+            raise ValueError("no message ends at 0/0")
         prefix, at = string(message, at + _MESSAGE.size)
         (length,) = _LENGTH.unpack_from(message, at)
         if at + 4 + length != len(message):

@@ -12,7 +12,7 @@ from uuid import UUID
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cdc import encoder as pg
@@ -323,6 +323,7 @@ def test_a_message_of_another_length_is_a_protocol_error(more: bytes) -> None:
         st.tuples(st.integers(0, len(BROKEN) - 1), st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=3
     )
 )
+@example([(10, 722, 0)])  # a logical message that ends at 0/0
 @settings(max_examples=150, deadline=None)
 def test_changed_bytes_give_a_protocol_error_or_nothing_worse(changed: list[tuple[int, int, int]]) -> None:
     messages = list(BROKEN)

@@ -356,3 +356,15 @@ def test_messages_in_any_order_give_a_protocol_error_or_nothing_worse(order: lis
 def test_noise_gives_a_protocol_error_or_nothing_worse(noise: list[bytes], binary: bool) -> None:
     with contextlib.suppress(ProtocolError):
         decode([*GOOD[:3], *noise], binary=binary)
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+def test_no_logical_message_ends_at_nothing(transactional: bool) -> None:
+    """Its own position would be one less than nothing."""
+    (at,) = [n for n, message in enumerate(GOOD) if message[25:26] == b"M" and bool(message[26] & 1) is transactional][
+        :1
+    ]
+    message = bytearray(GOOD[at])
+    message[27:35] = bytes(8)
+    with pytest.raises(ProtocolError, match="0/0"):
+        decode(broken(at, bytes(message)))
