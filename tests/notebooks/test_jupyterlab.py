@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from streamlab.lab import runner
@@ -76,7 +77,12 @@ def jupyter(stack: object, tmp_path: Path) -> Iterator[str]:
             assert process.poll() is None, tail(log, 30)
             assert time.monotonic() < deadline, tail(log, 30)
             time.sleep(0.1)
-        yield f"http://{ports.HOST}:{port}"
+        address = f"http://{ports.HOST}:{port}"
+        yield address
+        # As a reader does: a kernel that is ended together with its server is one that both still write to.
+        with httpx.Client(headers={"Authorization": f"token {TOKEN}"}, timeout=30, trust_env=False) as client:
+            for each in client.get(f"{address}/api/kernels").raise_for_status().json():
+                client.delete(f"{address}/api/kernels/{each['id']}").raise_for_status()
     finally:
         process.terminate()
         try:
