@@ -82,11 +82,17 @@ for _variable in (*settings.VARIABLES.values(), "STREAMLAB_PORT_BASE", "STREAMLA
 
 
 def pytest_configure() -> None:
-    """Let SIGTERM and a closed terminal end the suite as Ctrl-C does: its servers and programs are stopped first."""
+    """Let SIGTERM and a closed terminal end the suite as Ctrl-C does: its servers and programs are stopped first.
+
+    A shell starts what it runs in the background with SIGINT ignored, and all its children would inherit that; the
+    tests interrupt them.
+    """
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,12 @@ def test_an_interrupted_start_leaves_nothing_half_done(another_home: Path, line:
 
 @pytest.mark.integration
 def test_a_terminal_that_goes_away_is_an_interrupt(another_home: Path) -> None:
-    running = start("up", "postgres", STREAMLAB_HOME=str(another_home))
+    # A program inherits what is ignored, and below nohup that is this signal.
+    before = signal.signal(signal.SIGHUP, signal.default_int_handler)
+    try:
+        running = start("up", "postgres", STREAMLAB_HOME=str(another_home))
+    finally:
+        signal.signal(signal.SIGHUP, before)
     running.wait_for_line("postgres: ")
     running.send(signal.SIGHUP)
     assert running.end() == 130

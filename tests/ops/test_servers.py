@@ -57,7 +57,8 @@ def make_slot(name: str) -> None:
 def write_wal(mebibytes: int) -> None:
     with admin() as connection:
         for _ in range(mebibytes):
-            connection.execute("SELECT pg_logical_emit_message(false, 'test', repeat('x', %s))", [MEBIBYTE])
+            # In a transaction, whose commit has it written to disk.
+            connection.execute("SELECT pg_logical_emit_message(true, 'test', repeat('x', %s))", [MEBIBYTE])
 
 
 # -- PostgreSQL --------------------------------------------------------------------------------------
