@@ -21,6 +21,7 @@ from pathlib import Path
 
 import filelock
 import hypothesis
+import psutil
 import pytest
 
 from streamlab import settings
@@ -81,16 +82,28 @@ for _variable in (*settings.VARIABLES.values(), "STREAMLAB_PORT_BASE", "STREAMLA
     os.environ.pop(_variable, None)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM and a closed terminal end the suite as Ctrl-C does: its servers and programs are stopped first.
 
     A shell starts what it runs in the background with SIGINT ignored, and all its children would inherit that; the
     tests interrupt them.
     """
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    distributes = bool(getattr(config.option, "numprocesses", None)) and not hasattr(config, "workerinput")
+
+    def end(number: int, _frame: object) -> None:
+        # Once: another one in the middle of the cleaning would leave servers behind.
+        for each in asked:
+            signal.signal(each, signal.SIG_IGN)
+        if distributes and number == signal.SIGTERM:
+            # The workers have servers of their own, and are killed after ten seconds.
+            for worker in psutil.Process().children():
+                worker.send_signal(number)
+        raise KeyboardInterrupt
+
+    asked = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    for number in asked:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -94,9 +94,12 @@ def test(
     arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to pytest.")] = None,
     soak: Annotated[bool, typer.Option("--soak", help="Run the long proofs too.")] = False,
 ) -> None:
-    """Run the test suite, on servers and ports of its own that are stopped at the end."""
+    """Run the test suite, on servers and ports of its own that are stopped at the end.
+
+    Two processes share the work, each with servers of its own; -- -n 0 runs it in one, as a debugger needs.
+    """
     root = _checkout("tests")
-    command = [sys.executable, "-m", "pytest", *(arguments or [])]
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", *(arguments or [])]
     raise typer.Exit(_run(command, root, {"STREAMLAB_SOAK": "1"} if soak else None))
 
 

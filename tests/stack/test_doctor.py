@@ -237,7 +237,7 @@ def bare(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     programs = tmp_path / "bin"
     programs.mkdir()
     for directory in (tmp_path, *tmp_path.parents):
-        if os.geteuid() == 0 and directory.name.startswith(("pytest-", "test_")):
+        if os.geteuid() == 0 and directory.name.startswith(("pytest-", "popen-", "test_")):
             directory.chmod(0o711)
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.setenv("STREAMLAB_CACHE", str(tmp_path / "cache"))
