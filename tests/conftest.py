@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import getpass
+import glob
 import hashlib
 import itertools
 import os
@@ -38,8 +39,12 @@ hypothesis.settings.load_profile("streamlab")
 def suite_home() -> Path:
     """A home for this checkout's tests, beside the user's own, that no other run uses now.
 
-    Its name has a space and an umlaut, so that every test shows that servers and tools cope with them.
+    Its name has a space and an umlaut, so that every test shows that servers and tools cope with them. A worker's is
+    named after that of the process which distributes the tests, so that one can clean up behind a worker that died.
     """
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        whole = Path(os.environ["STREAMLAB_HOME"])
+        return whole.with_name(f"{whole.name}-{worker}")
     checkout = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]
     default = settings.default_home()
     for number in itertools.count(1):
@@ -77,7 +82,8 @@ def held(path: Path) -> bool:
 
 # Subprocesses (kernels, the command line) inherit it.
 os.environ.setdefault("STREAMLAB_CACHE", str(settings.cache()))
-os.environ["STREAMLAB_HOME"] = str(suite_home())
+HOME = suite_home()
+os.environ["STREAMLAB_HOME"] = str(HOME)
 for _variable in (*settings.VARIABLES.values(), "STREAMLAB_PORT_BASE", "STREAMLAB_LIVE", "STREAMLAB_FAILPOINTS"):
     os.environ.pop(_variable, None)
 
@@ -92,10 +98,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
     def end(number: int, _frame: object) -> None:
         # Once: another one in the middle of the cleaning would leave servers behind.
-        for each in asked:
+        for each in (*asked, signal.SIGINT):
             signal.signal(each, signal.SIG_IGN)
         if distributes and number == signal.SIGTERM:
-            # The workers have servers of their own, and are killed after ten seconds.
+            # Now, since they are killed ten seconds after the end of this process began.
             for worker in psutil.Process().children():
                 worker.send_signal(number)
         raise KeyboardInterrupt
@@ -106,6 +112,23 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, end)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Clean up behind workers that were killed."""
+    if hasattr(config, "workerinput"):
+        return
+    for path in HOME.parent.glob(f"{glob.escape(HOME.name)}-*"):
+        clean(path)
+
+
+def clean(home: Path) -> None:
+    """Stop the servers of a home, and delete it."""
+    from streamlab.stack import Home, Stack
+
+    if (home / "stack.json").exists() and _readable(home):
+        Stack(Home(home)).down()
+    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")
@@ -131,18 +154,13 @@ def stack() -> Iterator[object]:
 @pytest.fixture
 def another_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home of this test's own, in use while it runs; its servers are stopped and its files deleted."""
-    from streamlab.stack import Home, Stack
-
-    base = settings.default_home()
-    path = Path(tempfile.mkdtemp(dir=_existing(base.parent), prefix=f"{base.name} ö "))
+    path = Path(tempfile.mkdtemp(dir=_existing(HOME.parent), prefix=f"{HOME.name}-ö "))
     path.rmdir()
     monkeypatch.setenv("STREAMLAB_HOME", str(path))
     yield path
     monkeypatch.undo()
     if path.exists():
-        if (path / "stack.json").exists() and _readable(path):
-            Stack(Home(path)).down()
-        shutil.rmtree(path)
+        clean(path)
 
 
 def _readable(path: Path) -> bool:
