@@ -40,6 +40,8 @@ KINDS = {
 """Letter of the message and letter of its first row -> operation, kind of the old row, whether there is a new row."""
 
 _length = struct.Struct("!I").unpack_from
+_Result = Callable[[str, str], str]
+"""Code of the old and of the new row -> code of what is returned."""
 _Fields = Callable[[bytes, int], tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 
@@ -72,19 +74,24 @@ def row_decoder(
         "NAIVE": datetime(2000, 1, 1), "AWARE": datetime(2000, 1, 1, tzinfo=UTC),
         "NEW": b"N" + struct.pack("!H", len(relation.columns)),
     }  # fmt: skip
-    body = list(_body(relation, rows.codecs, old, new=new, binary=binary, names=names))
     table = f"OPERATION, {relation.schema!r}, {relation.name!r}"
+
+    def event(before: str, after: str) -> str:
+        return f"make(ChangeEvent, ({table}, {before}, {after}, time, xid, position, ordinal, KEY))"
+
+    def body(result: _Result) -> list[str]:
+        return list(_body(relation, rows.codecs, old, result, new=new, binary=binary, names=names))
+
     if lazy:
         # The decoder of the two rows, and one that only says where they are.
-        fields: _Fields = _compile(["def decode(d, o):", *body, " return old, new"], names, relation)
+        fields: _Fields = _compile(["def decode(d, o):", *body("{}, {}".format)], names, relation)
         names["fields"] = fields
         before = "LazyRow(d, o, fields, 0)" if old else "NOTHING"
         after = "LazyRow(d, o, fields, 1)" if new else "NOTHING"
-        body = []
+        lines = [f" return {event(before, after)}"]
     else:
-        before, after = "old", "new"
-    event = f" return make(ChangeEvent, ({table}, {before}, {after}, time, xid, position, ordinal, KEY))"
-    made: RowDecoder = _compile(["def decode(d, o, time, xid, position, ordinal):", *body, event], names, relation)
+        lines = body(event)
+    made: RowDecoder = _compile(["def decode(d, o, time, xid, position, ordinal):", *lines], names, relation)
     return made
 
 
@@ -95,10 +102,19 @@ def _compile(lines: list[str], names: dict[str, Any], relation: Relation) -> Any
 
 
 def _body(
-    relation: Relation, codecs: list[Codec], old: str, *, new: bool, binary: bool, names: dict[str, Any]
+    relation: Relation,
+    codecs: list[Codec],
+    old: str,
+    result: _Result,
+    *,
+    new: bool,
+    binary: bool,
+    names: dict[str, Any],
 ) -> Iterator[str]:
-    """The lines that set `old` and `new`."""
+    """The lines that read the rows at `o`, and return them."""
     yield " try:"
+    if not (binary or old):
+        yield from _plain(relation, codecs, result, names)
     yield "  p = o"
     if not binary:
         # Once for the row: a slice of it is the text of any value that is plain ASCII.
@@ -120,6 +136,33 @@ def _body(
     yield f"  new = {_display(relation.columns, 'n', only_key=False) if new else 'NOTHING'}"
     yield " except MALFORMED:"
     yield "  old, new = slow(d, o)"
+    yield f" return {result('old', 'new')}"
+
+
+def _plain(relation: Relation, codecs: list[Codec], result: _Result, names: dict[str, Any]) -> Iterator[str]:
+    """The lines that read a new row of nothing but short texts in ASCII, which is what most rows are, and return.
+
+    Such a column is ``t``, three zero bytes and one more for its length, and the text. No text of PostgreSQL holds a
+    zero byte, so the letter and the zero bytes occur nowhere else, and one split finds all columns. That there are as
+    many as the table has, and that all lengths together are what they should be, is checked.
+    """
+    texts = [f"v{index}" for index in range(len(codecs))]
+    if not texts:
+        return
+    yield "  s = d[o:].decode('latin-1')"
+    yield "  v = s.split(TEXT)"
+    yield f"  if len(v) == {len(texts) + 1} and s.isascii():"
+    yield f"   z, {', '.join(texts)} = v"
+    lengths = " + ".join(f"ord({text}[0])" for text in texts)
+    yield f"   if z or {lengths} + {5 * len(texts)} != len(s): raise ValueError"
+    values = []
+    for index, codec in enumerate(codecs):
+        names[f"t{index}"] = codec.text
+        value = f"v{index}[1:]"
+        code = codec.text_code or f"t{index}({{text}})"
+        values.append(f"{relation.columns[index].name!r}: {code.format(ascii=value, text=value)}")
+    names["TEXT"] = "t\0\0\0"
+    yield f"   return {result('NOTHING', '{' + ', '.join(values) + '}')}"
 
 
 def _display(columns: tuple[Column, ...], prefix: str, *, only_key: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import pickle
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -192,6 +193,44 @@ def test_either_kind_of_value_is_read_whichever_is_expected() -> None:
             *whole(PAIR.insert([b"\0\0\0\5", "text"]), PAIR.insert(["5", b"text"])),
         )
         assert first.new_data == second.new_data == {"a": 5, "b": "text"}
+
+
+AWKWARD = [
+    "",
+    "t",
+    "tt",
+    "n",
+    "u",
+    "t\1",
+    "\1t",
+    "é",
+    "t" * 116,
+    "x" * 116,
+    "x" * 127,
+    "x" * 128,
+    "x" * 255,
+    "x" * 256,
+    None,
+]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_columns_are_found_whatever_their_text_looks_like(lazy: bool) -> None:
+    """A letter t and three zero bytes begin a short column, and nothing else in a row may be taken for that."""
+    table = pg.Table(1, "s", "texts", (("a", TEXT), ("b", TEXT), ("c", TEXT)), frozenset({"a"}))
+    rows = [list(row) for row in itertools.product(AWKWARD, repeat=3)]
+    found = one(Decoder(lazy=lazy), table.relation(), *whole(*map(table.insert, rows)))
+    assert [list(event.new_data.values()) for event in found] == rows
+
+
+def test_a_row_of_short_texts_with_a_wrong_length_is_said() -> None:
+    table = pg.Table(1, "s", "texts", (("a", TEXT), ("b", TEXT)), frozenset({"a"}))
+    good = table.insert(["one", "three"])
+    for at in (37, 45):  # the last bytes of both lengths
+        for change in (-1, 1):
+            bad = good[:at] + bytes([good[at] + change]) + good[at + 1 :]
+            with pytest.raises(ProtocolError):
+                Decoder().receive([table.relation(), *whole(bad)])
 
 
 def test_a_message_outside_of_transactions_is_one_of_its_own() -> None:

@@ -31,6 +31,7 @@ _DATA, _KEEPALIVE = b"wk"
 
 _COALESCE = 0.0003  # seconds that the socket may fill while data flows
 _FLOWING = 16  # messages at once from which data counts as flowing
+_PLENTY = 128  # messages at once from which the caller is the slower one: then they gather while it works
 _DRAIN_LIMIT = 8192  # messages of one drain: bounds memory where the server is faster than the caller
 _ACKNOWLEDGE_EVERY = 0.05  # seconds between status updates that only carry acknowledgements
 _START_LIMIT = 30.0
@@ -180,7 +181,7 @@ class ReplicationStream(ReplicationConnection):
                 raise self._failure
             if messages:
                 self.bookkeeping.received(_POSITION.unpack_from(messages[-1], 1)[0])
-        self._flowing = len(messages) >= _FLOWING
+        self._flowing = _FLOWING <= len(messages) < _PLENTY
         return messages
 
     def _take(self, messages: list[bytes]) -> None:
