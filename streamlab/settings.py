@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 Role = Literal["admin", "app", "cdc", "reader"]
-"""admin: everything; app: owns the shop's tables; cdc: replication and SELECT; reader: SELECT."""
+"""admin: everything; app: owns the shop's tables; cdc: replication and SELECT; reader: SELECT, and statistics."""
 
 STATE_FORMAT = 1
 """Format of ``stack.json``; raised when an older reader would misunderstand it."""

@@ -14,3 +14,5 @@ GRANT CONNECT ON DATABASE streamlab TO streamlab_app, streamlab_cdc, streamlab_r
 GRANT CREATE, TEMPORARY ON DATABASE streamlab TO streamlab_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE streamlab_app GRANT USAGE ON SCHEMAS TO streamlab_cdc, streamlab_reader;
 ALTER DEFAULT PRIVILEGES FOR ROLE streamlab_app GRANT SELECT ON TABLES TO streamlab_cdc, streamlab_reader;
+-- How far a walsender has come is shown to members of this alone.
+GRANT pg_read_all_stats TO streamlab_reader;

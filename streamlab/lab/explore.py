@@ -75,6 +75,12 @@ class Explorer:
     seed : int
         Of the shop.
 
+    Attributes
+    ----------
+    dsn, watcher : Dsn
+        As whom changes are read, and as whom the server is asked how far it has come: of the stack's own, the role that
+        sees that.
+
     Raises
     ------
     ChangeStreamError
@@ -89,7 +95,7 @@ class Explorer:
         self._patterns = [each.strip() for each in tables.split(",") if each.strip()] or ["*"]
         self._wanted = publication
         if str.__str__(dsn):
-            self.dsn = Dsn(str.__str__(dsn))
+            self.dsn = self.watcher = Dsn(str.__str__(dsn))
         else:
             self._make_shop(seed)
         try:
@@ -102,7 +108,7 @@ class Explorer:
         made = self._lesson = lesson("explore", needs=["postgres"], seed=seed)
         try:
             self._shop = made.shop(customers=40, products=20)
-            self.dsn = settings.postgres_dsn("cdc")
+            self.dsn, self.watcher = settings.postgres_dsn("cdc"), settings.postgres_dsn("reader")
             name = made.publication()
             with psycopg.connect(str.__str__(made.dsn), autocommit=True) as owner:
                 statement = self._statement(name, [(made.schema, each) for each in TABLES])

@@ -71,8 +71,8 @@ class LSNTimeline:
     reader : PostgreSQLCDC or session, optional
         Whose positions are shown below the axis.
     dsn : str, optional
-        As any role. One without pg_read_all_stats does not see what was sent, and the picture says so. By default the
-        reader's.
+        As any role. By default the reader's, which does not see what was sent, and the picture says so; of our own
+        stack ``settings.postgres_dsn("reader")`` does, as a member of pg_read_all_stats.
     slot_name : str, optional
         By default the reader's.
 

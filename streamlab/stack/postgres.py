@@ -37,6 +37,9 @@ ROLES = {
     "reader": "streamlab_reader",
 }
 
+WATCHING = "pg_read_all_stats"
+"""What the role `reader` is a member of: how far a walsender has come is shown to its members alone."""
+
 SETTINGS: dict[str, str] = {
     "wal_level": "logical",
     "max_replication_slots": "32",
@@ -248,6 +251,10 @@ class PostgreSQL(Service):
             for role, name in ROLES.items():
                 if role != "admin":
                     self._role(connection, name, exists=name in known, replication=role == "cdc")
+            # Each start says it again: a data directory of an earlier version gets it too.
+            connection.execute(
+                sql.SQL("GRANT {} TO {}").format(sql.Identifier(WATCHING), sql.Identifier(ROLES["reader"]))
+            )
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
         with self._connect(DATABASE) as connection:

@@ -49,7 +49,7 @@ def test_a_live_stream_is_inspected_while_it_is_read(shop: Shop, options: dict[s
     assert inspector.find("Delete").dissection.values("old key")["id"] == 2
 
 
-@pytest.mark.parametrize("role", ["cdc", "admin"])
+@pytest.mark.parametrize("role", ["cdc", "reader", "admin"])
 def test_the_timeline_follows_what_the_reader_does(
     shop: Shop, role: settings.Role, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,10 +66,13 @@ def test_the_timeline_follows_what_the_reader_does(
         sent, received = before.between("handed out", "sent_lsn"), before.between("handed out", "received")
         assert received is not None
         assert received >= 0
-        if role == "admin":
+        if role in {"reader", "admin"}:
             assert sent is not None
             assert sent >= 0
             assert "hidden" not in before.summary
+            assert {point.name for _, points in before.ticks() for point in points} >= {
+                "sent_lsn", "received", "acknowledged", "confirmed_flush_lsn", "restart_lsn",
+            }  # fmt: skip
         else:
             assert sent is None
             assert "sent_lsn is hidden from this role" in before.summary

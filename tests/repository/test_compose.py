@@ -265,6 +265,13 @@ def test_postgres_roles_have_the_native_privileges(stack: object) -> None:
         assert public == (0,)
         assert "REVOKE ALL ON DATABASE streamlab FROM PUBLIC;" in text
 
+        memberships = connection.execute(
+            "SELECT m.roleid::regrole::text, m.member::regrole::text FROM pg_auth_members m "
+            "WHERE m.member::regrole::text LIKE 'streamlab%'"
+        ).fetchall()
+        assert set(re.findall(r"GRANT (\w+) TO (\w+);", text)) == set(memberships)
+        assert memberships == [(postgres.WATCHING, postgres.ROLES["reader"])]
+
         kinds = {"SCHEMAS": "n", "TABLES": "r"}
         defaults = {
             (owner, kinds[kind], role, privilege)

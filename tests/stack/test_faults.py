@@ -88,6 +88,27 @@ def test_a_killed_postgres_comes_back_with_what_was_committed(servers: Stack) ->
     assert namespace.closed
 
 
+def test_accounts_of_an_earlier_version_get_what_they_lack(servers: Stack) -> None:
+    """An earlier version made the role that watches without the membership that shows what a walsender has sent."""
+    member = "SELECT pg_has_role('pg_read_all_stats', 'USAGE'), pg_has_role('pg_monitor', 'USAGE')"
+
+    def memberships() -> dict[str, object]:
+        found = {}
+        for role in ("app", "cdc", "reader"):
+            with psycopg.connect(settings.postgres_dsn(role)) as connection:  # type: ignore[arg-type]
+                found[role] = connection.execute(member).fetchone()
+        return found
+
+    wanted = {"app": (False, False), "cdc": (False, False), "reader": (True, False)}
+    assert memberships() == wanted
+    with psycopg.connect(settings.postgres_dsn("admin"), autocommit=True) as connection:
+        connection.execute("REVOKE pg_read_all_stats FROM streamlab_reader")
+    assert memberships()["reader"] == (False, False)
+    kill(servers, "postgres")
+    bring_back(servers, "postgres")
+    assert memberships() == wanted
+
+
 def test_a_backend_that_works_on_after_its_postmaster_was_killed_is_ended(servers: Stack) -> None:
     """Until it has gone, its shared memory is in use, and PostgreSQL would refuse to start."""
     # Not as a context manager: its end would speak to a server that is no more.
