@@ -172,11 +172,23 @@ class Followed(ABC):
     # -- handlers in a thread -----------------------------------------------------------------------
 
     def add_handler(self, handler: EventHandler) -> None:
-        """Have a function called with each `ChangeEvent`, in order; see `start`."""
+        """Have a function called with each `ChangeEvent`, in order; see `start`.
+
+        Raises
+        ------
+        SettingsError
+            It is a coroutine function or a generator, whose call does nothing.
+        """
         self._handlers.add(handler)
 
     def add_transaction_handler(self, handler: TransactionHandler) -> None:
-        """Have a function called with each whole `Transaction`, after the handlers of its changes; see `start`."""
+        """Have a function called with each whole `Transaction`, after the handlers of its changes; see `start`.
+
+        Raises
+        ------
+        SettingsError
+            It is a coroutine function or a generator, whose call does nothing.
+        """
         self._handlers.add_whole(handler)
 
     @property

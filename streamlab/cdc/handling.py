@@ -5,20 +5,26 @@ Two policies soften that, and neither swallows anything. `retry` repeats what ma
 change aside whose handling fails for good because of its content; later changes of the same row go behind it, so that
 their order is kept, and the stream goes on. A failure that has nothing to do with the change (a server that is down,
 a privilege that is missing) stops the stream in every case.
+
+A coroutine function is no handler: its call does nothing until somebody awaits it, so the change would be acknowledged
+and lost. It is refused when it is added; a coroutine that a plain function gives back stops the stream.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from streamlab.cdc.event import UNCHANGED, ChangeEvent
 from streamlab.cdc.transaction import Transaction
 from streamlab.dead_letters import DeadLetter, DeadLetters, LetterId, Record
+from streamlab.errors import SettingsError
 from streamlab.failpoints import failpoint
 from streamlab.failures import Failure, classify
 from streamlab.retry import RetriesExhausted, Retry, RetryPolicy
@@ -70,10 +76,12 @@ class Handlers:
 
     def add(self, handler: EventHandler) -> None:
         """A handler of single changes."""
+        _refuse_later(handler)
         self._events.append(handler)
 
     def add_whole(self, handler: TransactionHandler) -> None:
         """A handler of whole transactions; its failures are retried and never set aside."""
+        _refuse_later(handler)
         self._transactions.append(handler)
 
     def handle(self, transaction: Transaction, stopping: threading.Event) -> None:
@@ -139,10 +147,10 @@ class Handlers:
 def _call(handler: Callable[[Any], object], what: object, retry: Retry | None) -> int:
     """Call a handler, by the policy; returns the number of attempts."""
     if retry is None:
-        handler(what)
+        _refuse_undone(handler(what), handler)
         return 1
     try:
-        retry.call(handler, what)
+        _refuse_undone(retry.call(handler, what), handler)
     except RetriesExhausted as exhausted:
         if exhausted.reason == "stopped":
             raise Stopped from exhausted
@@ -152,6 +160,32 @@ def _call(handler: Callable[[Any], object], what: object, retry: Retry | None) -
         cause.__attempts__ = exhausted.attempts
         raise cause from exhausted
     return 1
+
+
+_LATER = (CoroutineType, GeneratorType, AsyncGeneratorType)
+
+
+def _refuse_later(handler: Callable[[Any], object]) -> None:
+    """Refuse a function whose call does no work yet."""
+    for each in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - an object with `async def __call__`
+        if inspect.iscoroutinefunction(each) or inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
+            raise _not_called(handler)
+
+
+def _refuse_undone(result: object, handler: Callable[[Any], object]) -> None:
+    """Refuse what a call gave back in place of having worked."""
+    if result is not None and isinstance(result, _LATER):
+        if isinstance(result, CoroutineType):
+            result.close()  # or Python warns, beside the error
+        raise _not_called(handler)
+
+
+def _not_called(handler: Callable[[Any], object]) -> SettingsError:
+    name = getattr(handler, "__qualname__", type(handler).__qualname__)
+    return SettingsError(
+        f"{name} is a coroutine or a generator: its call does nothing, and the change would be acknowledged and lost.",
+        "Give a plain function; or iterate cdc.transactions(), await your coroutine, then acknowledge.",
+    )
 
 
 def key_of(event: ChangeEvent) -> bytes | None:

@@ -13,7 +13,7 @@ from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.postgres import PostgreSQLCDC
 from streamlab.cdc.transaction import Transaction
 from streamlab.dead_letters import InMemoryDeadLetters, Status, replay
-from streamlab.errors import ChangeStreamError
+from streamlab.errors import ChangeStreamError, SettingsError
 from streamlab.retry import RetryPolicy
 
 from .conftest import Shop, eventually
@@ -70,6 +70,43 @@ def test_a_handler_that_raises_stops_the_stream_and_stop_hands_the_error_on(shop
     cdc.start()
     eventually(lambda: sink.seen == [1, 2, 3])
     cdc.stop()
+
+
+async def later(event: object) -> None:
+    """Does nothing until somebody awaits it."""
+
+
+class Later:
+    async def __call__(self, event: object) -> None:
+        """Does nothing until somebody awaits it."""
+
+
+def test_a_coroutine_is_no_handler(shop: Shop) -> None:
+    cdc = shop.reader()
+
+    def one_by_one(event: object) -> Any:
+        yield event
+
+    for handler in (later, Later(), one_by_one):
+        with pytest.raises(SettingsError, match="acknowledged and lost"):
+            cdc.add_handler(handler)
+        with pytest.raises(SettingsError, match="acknowledged and lost"):
+            cdc.add_transaction_handler(handler)
+    with pytest.raises(ChangeStreamError, match="no handler"):
+        cdc.start()
+
+
+@pytest.mark.parametrize("options", [{}, {"retry": QUICK, "dead_letters": InMemoryDeadLetters()}], ids=["", "policies"])
+def test_a_coroutine_that_comes_back_stops_the_stream_before_the_acknowledgement(
+    shop: Shop, options: dict[str, Any]
+) -> None:
+    cdc, before = shop.reader(**options), shop.confirmed()
+    run(cdc, lambda event: later(event))
+    shop.insert(1)
+    eventually(lambda: not cdc.running)
+    with pytest.raises(SettingsError, match="acknowledged and lost"):
+        cdc.stop()
+    assert shop.confirmed() == before
 
 
 def test_an_error_that_nobody_asked_for_leaves_the_block(shop: Shop) -> None:
