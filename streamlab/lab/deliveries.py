@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -27,11 +28,20 @@ _LIMIT = 20.0
 
 
 class FlakySink(list[int]):
-    """The numbers of the orders that were written to it. Its fourth call fails, as if it were down for a moment."""
+    """The numbers of the orders that were written to it. Its fourth call fails, as if it were down for a moment.
+
+    Attributes
+    ----------
+    calls : int
+        How often it was written to.
+    said : list of str
+        What Python warned of while the handler ran, which would have been lines on standard error.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls = 0
+        self.said: list[str] = []
         self.at_third: Callable[[], object] | None = None
 
     def write(self, tx: Transaction) -> None:
@@ -91,7 +101,10 @@ def deliver(
             if stop is not None:
                 sink.at_third = partial(stop, cdc)
             for tx in cdc.transactions(idle=_LIMIT):
-                handle(tx, sink, cdc)
+                with warnings.catch_warnings(record=True) as told:
+                    warnings.simplefilter("always")
+                    handle(tx, sink, cdc)
+                sink.said += [str(each.message) for each in told]
                 if sold[-1] in _orders(tx):
                     return sold, sink
     raise LessonError("The last of the orders did not come.", "Does the handler acknowledge anything?")

@@ -183,7 +183,7 @@ class Wrong:
                 "Correct the cell, or what it expects.",
             ) from error
         if self._expected:
-            return f"{seen} {self._figures_held()}"
+            return f"{seen.rstrip('.')}; {self._figures_held()}"
         return seen
 
     def _wanted_error(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,12 +14,12 @@ from streamlab import settings
 from streamlab.cdc.postgres import PostgreSQLCDC
 from streamlab.errors import LessonError
 from streamlab.lab import deliveries, lesson
-from streamlab.lab.deliveries import deliver
+from streamlab.lab.deliveries import FlakySink, deliver
 from streamlab.lab.exercises.postgres_cdc import acknowledge_then_write, only_write, write_then_acknowledge
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
-Deliver = Callable[..., tuple[list[int], list[int]]]
+Deliver = Callable[..., tuple[list[int], FlakySink]]
 
 
 @pytest.fixture
@@ -54,6 +55,14 @@ def test_the_mistakes_of_lesson_01(deliver_by: Deliver) -> None:
     for mistake in (acknowledge_then_write, forget_the_error):
         sold, sink = deliver_by(mistake)
         assert list(sink) == [*sold[:3], sold[4]]
+
+    def forget_to_await(tx: Any, sink: Any, cdc: Any) -> None:
+        asyncio.to_thread(sink.write, tx)  # type: ignore[unused-coroutine]
+        cdc.acknowledge(tx)
+
+    sold, sink = deliver_by(forget_to_await)
+    assert list(sink) == []
+    assert [*{*sink.said}] == ["coroutine 'to_thread' was never awaited"]
     sold, sink = deliver_by(write_then_acknowledge, stop=PostgreSQLCDC.close)
     assert list(sink) == [*sold[:3], sold[2], *sold[3:]]
 

@@ -146,7 +146,7 @@ def test_class_sqlstate_message_and_figures_must_all_hold() -> None:
         it.measure(lost=2)
         it.expect(psycopg.OperationalError, **everything)  # type: ignore[arg-type]
         raise pg.ObjectInUse("slot is active")
-    assert shown == {"a mistake": "ObjectInUse (SQLSTATE 55006): slot is active lost 2."}
+    assert shown == {"a mistake": "ObjectInUse (SQLSTATE 55006): slot is active; lost 2."}
     for error, lost in (
         (pg.ObjectInUse("slot is gone"), 2),
         (pg.ObjectInUse("slot is active"), 1),
