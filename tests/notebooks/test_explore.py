@@ -201,12 +201,14 @@ def test_in_batch_it_follows_a_shop_of_the_stack_or_a_database_of_one_s_own(own:
     for name in ("orders", "order_items", "products"):
         assert re.search(rf"sl_explore_\w+\.{name} +\d", shop)
     assert "LSN timeline of slot streamlab_session_" in shop
+    assert "sent_lsn: the walsender has read and sent" in shop  # asked as the role that sees it
     assert "changes/s \u2506 transactions/s" in shop  # a frame
     assert re.search(r"^message [\d,]+ \u00b7 \w+ \u00b7 sl_explore_", shop, re.MULTILINE)
 
     assert re.search(r"public\.plain +\d", plain), plain
     assert "The publication mine is followed." in plain
     assert re.search(r"^message [\d,]+ \u00b7 Insert \u00b7 public\.plain", plain, re.MULTILINE)
+    assert "sent_lsn is hidden from this role" in plain
     assert "sl_explore" not in plain
 
     assert own.state() == before
