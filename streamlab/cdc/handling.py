@@ -7,7 +7,7 @@ their order is kept, and the stream goes on. A failure that has nothing to do wi
 a privilege that is missing) stops the stream in every case.
 
 A coroutine function is no handler: its call does nothing until somebody awaits it, so the change would be acknowledged
-and lost. It is refused when it is added; a coroutine that a plain function gives back stops the stream.
+and lost. It is refused when it is added; a coroutine or a future that a plain function gives back stops the stream.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import inspect
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
@@ -162,7 +163,7 @@ def _call(handler: Callable[[Any], object], what: object, retry: Retry | None) -
     return 1
 
 
-_LATER = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_LATER = (Awaitable, Future, GeneratorType, AsyncGeneratorType)
 
 
 def _refuse_later(handler: Callable[[Any], object]) -> None:
@@ -177,15 +178,25 @@ def _refuse_undone(result: object, handler: Callable[[Any], object]) -> None:
     if result is not None and isinstance(result, _LATER):
         if isinstance(result, CoroutineType):
             result.close()  # or Python warns, beside the error
+        if isinstance(result, Future) or hasattr(result, "cancel"):
+            raise SettingsError(
+                f"{_name(handler)} gave back a future: the change would be acknowledged while the work goes on, and "
+                "lost should that fail.",
+                "Wait for the result in the handler; or iterate cdc.batches(), wait for all of them, then acknowledge.",
+            )
         raise _not_called(handler)
 
 
 def _not_called(handler: Callable[[Any], object]) -> SettingsError:
-    name = getattr(handler, "__qualname__", type(handler).__qualname__)
     return SettingsError(
-        f"{name} is a coroutine or a generator: its call does nothing, and the change would be acknowledged and lost.",
+        f"{_name(handler)} is a coroutine or a generator: its call does nothing, and the change would be acknowledged "
+        "and lost.",
         "Give a plain function; or iterate cdc.transactions(), await your coroutine, then acknowledge.",
     )
+
+
+def _name(handler: Callable[[Any], object]) -> str:
+    return str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
 
 def key_of(event: ChangeEvent) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -105,6 +106,18 @@ def test_a_coroutine_that_comes_back_stops_the_stream_before_the_acknowledgement
     shop.insert(1)
     eventually(lambda: not cdc.running)
     with pytest.raises(SettingsError, match="acknowledged and lost"):
+        cdc.stop()
+    assert shop.confirmed() == before
+
+
+def test_work_that_goes_on_in_another_thread_stops_the_stream_too(shop: Shop) -> None:
+    cdc, before, done = shop.reader(), shop.confirmed(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        run(cdc, lambda event: pool.submit(done.wait, 10))
+        shop.insert(1)
+        eventually(lambda: not cdc.running)
+        done.set()
+    with pytest.raises(SettingsError, match="acknowledged while the work goes on"):
         cdc.stop()
     assert shop.confirmed() == before
 

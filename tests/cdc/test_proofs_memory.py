@@ -39,7 +39,7 @@ with PostgreSQLCDC(settings.postgres_dsn("cdc"), publication, slot) as cdc:
         for event in transaction:
             changes += 1
             if leaks:
-                kept.append(event.key)
+                kept.append(event)
             if event.new_data.get("prefix") == end:
                 cdc.acknowledge(transaction)
                 sys.exit()
