@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from notebooks.test_notebooks import leftovers
+from notebooks.test_four_at_once import leftovers
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
