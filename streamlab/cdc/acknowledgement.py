@@ -112,6 +112,13 @@ class Bookkeeping:
         """Whether a transaction with this end is still to be handed out in this iteration."""
         return end > self.cursor and end > self.acknowledged
 
+    def passed(self, upto: int) -> bool:
+        """Whether nothing that ends up to here is still to come: it was handed out, or the server has sent all of it.
+
+        What was received and not handed out yet is not looked at.
+        """
+        return max(self.cursor, self.acknowledged, self._keepalive) >= upto
+
     def hand_out(self, end: int) -> None:
         """A transaction goes to the caller."""
         self.cursor = max(self.cursor, LSN(end))

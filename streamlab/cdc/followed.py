@@ -10,18 +10,21 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, TypeVar
 
 from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.handling import EventHandler, Handlers, Stopped, TransactionHandler
 from streamlab.cdc.position import Position
-from streamlab.cdc.source import Batch
+from streamlab.cdc.source import Batch, enough
 from streamlab.cdc.transaction import Transaction
 from streamlab.errors import ChangeStreamError
 
 __all__ = ["Followed"]
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 
 class Followed(ABC):
@@ -34,6 +37,9 @@ class Followed(ABC):
     handlers : Handlers
         What `start` calls, and the policy for what fails.
     """
+
+    position_type: ClassVar[type]
+    """What the source's positions are."""
 
     def __init__(self, name: str, handlers: Handlers) -> None:
         self.name = name
@@ -55,8 +61,11 @@ class Followed(ABC):
         """Connect now, so that a refusal is raised here."""
 
     @abstractmethod
-    def _next(self, timeout: float | None) -> Transaction | None:
-        """The next transaction; None after `timeout` seconds without one, or when `_stopping` is set."""
+    def _next(self, timeout: float | None, upto: Any = None) -> Transaction | None:
+        """The next transaction; None after `timeout` seconds without one, or when `_stopping` is set.
+
+        None too when the source has no transaction any more that ends at or before the position `upto`.
+        """
 
     @abstractmethod
     def _disconnect(self) -> None:
@@ -66,53 +75,72 @@ class Followed(ABC):
     def acknowledge(self, upto: Position | Transaction | Batch) -> None:
         """The effect of everything up to here is durable."""
 
-    def _passed(self, what: Transaction | Batch) -> None:  # noqa: B027 - nothing to do is the rule
+    def _passed(self, what: Any) -> None:  # noqa: B027 - nothing to do is the rule
         """The caller has come back for more. Only a session takes that as an acknowledgement."""
 
     # -- iterations -------------------------------------------------------------------------------
 
-    def _begin(self) -> int:
+    def _begin(self, rewind: Callable[[], None] | None = None) -> int:
         if self._thread is not None and self._thread is not threading.current_thread():
             if self._thread.is_alive():
                 raise ChangeStreamError("A thread reads this stream for the handlers.", "Stop it first: cdc.stop().")
             self.stop()  # hands on its error
         self._iteration += 1
         self._stopping.clear()
-        self._rewind()
+        (rewind or self._rewind)()
         return self._iteration
 
-    def _get(self, iteration: int, timeout: float | None) -> Transaction | None:
+    def _get(self, iteration: int, timeout: float | None, upto: Any = None) -> Transaction | None:
+        self._current(iteration)
+        return self._next(timeout, upto)
+
+    def _current(self, iteration: int) -> None:
         if iteration != self._iteration:
             raise ChangeStreamError(
                 "This iteration is over, because another one was begun after it.", "Use one iteration at a time."
             )
-        return self._next(timeout)
 
-    def transactions(self, *, until: int | None = None, idle: float | None = None) -> Iterator[Transaction]:
+    def _each(
+        self, iteration: int, following: Callable[[float | None, Any], R | None], until: tuple[int | None, Any],
+        idle: float | None,
+    ) -> Iterator[R]:  # fmt: skip
+        """What comes, each noted as passed when the caller comes back, until there is enough."""
+        count, (limit, upto) = 0, until
+        while limit is None or count < limit:
+            self._current(iteration)
+            item: Any = following(idle, upto)
+            if item is None:
+                return
+            yield item
+            count += 1
+            self._passed(item)
+            if upto is not None and upto <= item.end_position:
+                return
+
+    def transactions(self, *, until: int | Position | None = None, idle: float | None = None) -> Iterator[Transaction]:
         """Transactions in commit order, from the last acknowledgement on.
 
         Parameters
         ----------
-        until : int, optional
-            End after so many; by default go on until `stop`.
+        until : int or position, optional
+            A count: end after so many. A position: end when the source has nothing more that ends at or before it, or
+            after the first transaction that ends there or beyond. ``until=cdc.written()`` is what the log holds now.
+            By default go on until `stop`.
         idle : float, optional
-            End when nothing came for so many seconds.
+            End when nothing came for so many seconds: a guess, where `until` is none.
 
         Raises
         ------
         ChangeStreamError
             The stream cannot be read, or not any more. A connection that is lost is made again first.
         """
-        return self._transactions(self._begin(), until, idle)
+        ends = enough(until, self.position_type)
+        return self._each(self._begin(), self._next, ends, idle)
 
-    def _transactions(self, iteration: int, until: int | None, idle: float | None) -> Iterator[Transaction]:
-        count = 0
-        while (until is None or count < until) and (transaction := self._get(iteration, idle)) is not None:
-            yield transaction
-            count += 1
-            self._passed(transaction)
-
-    def batches(self, *, max_rows: int = 10_000, max_wait: float = 0.5, idle: float | None = None) -> Iterator[Batch]:
+    def batches(
+        self, *, max_rows: int = 10_000, max_wait: float = 0.5, until: int | Position | None = None,
+        idle: float | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
         """Whole transactions together, from the last acknowledgement on.
 
         Parameters
@@ -121,23 +149,29 @@ class Followed(ABC):
             A batch ends with the transaction that reaches so many changes; so it can have more.
         max_wait : float
             Seconds after its first transaction, when a batch ends in any case.
-        idle : float, optional
-            End when nothing came for so many seconds.
+        until, idle
+            As for `transactions`; a count is one of batches.
         """
-        return self._batches(self._begin(), max_rows, max_wait, idle)
+        ends = enough(until, self.position_type)
+        iteration = self._begin()
 
-    def _batches(self, iteration: int, max_rows: int, max_wait: float, idle: float | None) -> Iterator[Batch]:
-        while (first := self._get(iteration, idle)) is not None:
-            together, rows, deadline = [first], len(first), time.monotonic() + max_wait
+        def together(timeout: float | None, upto: Any) -> Batch | None:
+            first = self._get(iteration, timeout, upto)
+            if first is None:
+                return None
+            found, rows, deadline = [first], len(first), time.monotonic() + max_wait
             while rows < max_rows and (left := deadline - time.monotonic()) > 0:
-                following = self._get(iteration, left)
+                last: Any = found[-1].end_position
+                if upto is not None and upto <= last:
+                    break
+                following = self._get(iteration, left, upto)
                 if following is None:
                     break
-                together.append(following)
+                found.append(following)
                 rows += len(following)
-            batch = Batch(tuple(together))
-            yield batch
-            self._passed(batch)
+            return Batch(tuple(found))
+
+        return self._each(iteration, together, ends, idle)
 
     def tail(self, n: int = 10, *, limit: float = 10.0) -> list[ChangeEvent]:
         """The next changes, for the curious: each call goes on where the last one ended, and acknowledges nothing.
@@ -220,7 +254,7 @@ class Followed(ABC):
 
     def _run(self, iteration: int) -> None:
         try:
-            for transaction in self._transactions(iteration, None, None):
+            for transaction in self._each(iteration, self._next, (None, None), None):
                 self._handlers.handle(transaction, self._stopping)
                 self.acknowledge(transaction)
         except Stopped:

@@ -11,27 +11,28 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, TypeVar
 
 # Here, and not when a retry first needs it: an interrupt in the middle of an import leaves half a module behind.
 import tenacity as _tenacity  # noqa: F401
 
 from streamlab import metrics
 from streamlab.cdc.acknowledgement import Bookkeeping
+from streamlab.cdc.decoding import BacklogSource, Gathering, HandedOut, StreamDecoder, Taker, ends_transaction
 from streamlab.cdc.garbage import uncollected
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import LSN
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.source import Lag
-from streamlab.cdc.transaction import Transaction
 from streamlab.errors import ChangeStreamError, SlotInUse, SlotLost, StreamLost
 from streamlab.failures import Failure, classify
 from streamlab.retry import RetriesExhausted, Retry, RetryPolicy
 
-__all__ = ["FIRST", "RECONNECT", "StreamDecoder", "StreamReader", "Taker"]
+__all__ = ["FIRST", "RECONNECT", "StreamReader"]
 
 log = logging.getLogger(__name__)
 
@@ -41,43 +42,15 @@ FIRST: Final = RetryPolicy(attempts=200, seconds=10.0, base=0.02, cap=0.5)
 RECONNECT: Final = RetryPolicy(attempts=1000, seconds=300.0, base=0.1, cap=5.0)
 """After a connection was lost: long enough for a server to be restarted or upgraded."""
 
-
-class StreamDecoder(Protocol):
-    """What the reader needs of `streamlab.cdc.pgoutput.Decoder`."""
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-        ...
-
-    @property
-    def hold(self) -> LSN | None:
-        """What must not be confirmed, while prepared transactions wait."""
-        ...
-
-    def receive(self, messages: Sequence[bytes | memoryview]) -> list[Transaction]:
-        """Decode; the transactions that are complete now."""
-        ...
-
-    def reset(self) -> None:
-        """Forget what is open: the connection was lost."""
-        ...
+_ASK_EVERY: Final = 0.1
+"""Seconds between questions how far the server has come, while that is waited for."""
 
 
-class Taker(Protocol):
-    """What gets the messages of a stream as they were received, in the thread that reads: a recorder, an inspector."""
-
-    def append(self, messages: Iterable[bytes | memoryview]) -> None:
-        """Take messages as they were received."""
-        ...
-
-    def restart(self) -> None:
-        """A stream begins: what had not ended comes again."""
-        ...
+H = TypeVar("H", bound=HandedOut)
 
 
-class StreamReader:
-    """Transactions of one slot, over as many connections as it takes.
+class StreamReader(Generic[H]):
+    """Transactions of one slot, or batches of them, over as many connections as it takes.
 
     Parameters
     ----------
@@ -91,9 +64,15 @@ class StreamReader:
         Positions, and what guards them.
     stopping : threading.Event
         Ends every wait.
+    gathering : Gathering, optional
+        The decoder, if it keeps back what is complete.
+    tally, whole : callable
+        Changes of what is handed out, by operation; and how many transactions some of it holds.
     resumable : bool
         Whether the slot outlives its connection. Of one that does not, what was handed out and not acknowledged is kept
         here, to come again.
+    takers : list of Taker
+        What gets the messages as they were received.
     first, reconnect : RetryPolicy
         Bounds of the first connection and of later ones.
     """
@@ -102,12 +81,16 @@ class StreamReader:
         self,
         name: str,
         connect: Callable[[LSN], ReplicationStream],
-        decoder: StreamDecoder,
+        decoder: StreamDecoder[H],
         *,
         bookkeeping: Bookkeeping,
         lock: threading.RLock,
         stopping: threading.Event,
+        gathering: Gathering[H] | None = None,
+        tally: Callable[[H], Mapping[str, int]] | None = None,
+        whole: Callable[[list[H]], int] = len,
         resumable: bool = True,
+        takers: list[Taker] | None = None,
         first: RetryPolicy = FIRST,
         reconnect: RetryPolicy = RECONNECT,
     ) -> None:
@@ -116,13 +99,19 @@ class StreamReader:
         self.stopping = stopping
         self.connection: ReplicationStream | None = None
         self.seconds: float | None = None
-        self.takers: list[Taker] = []
+        self.takers: list[Taker] = [] if takers is None else takers
         self._lock = lock
         self._connect = connect
-        self._decoder = decoder
+        self._decoder, self._gathering = decoder, gathering
+        self._tally: Callable[[H], Mapping[str, int]] = tally or _operations
+        self._whole = whole
         self._resumable = resumable
-        self._held: deque[Transaction] = deque()
-        self._queue: deque[Transaction] = deque()
+        self._held: deque[H] = deque()
+        self._queue: deque[H] = deque()
+        self.backlog: BacklogSource[H] | None = None
+        """What is read before the stream; `disconnect` ends it."""
+        self.part: H | None = None
+        """What was handed out last, while that is a part of a transaction whose rest is still to come."""
         self._policies = first, reconnect
         self._was_lost = False
         self._count_bytes = metrics.CDC_RECEIVED_BYTES.labels(name)
@@ -134,8 +123,10 @@ class StreamReader:
 
     # -- the loop ---------------------------------------------------------------------------------
 
-    def get(self, timeout: float | None) -> Transaction | None:
-        """The next transaction; None after `timeout` seconds without one, or when `stopping` is set.
+    def get(self, timeout: float | None, upto: int | None = None) -> H | None:
+        """The next transaction, or batch of some; None after `timeout` seconds without one.
+
+        None too when `stopping` is set, or, with `upto`, when nothing is left that ends at or before that position.
 
         Raises
         ------
@@ -143,13 +134,17 @@ class StreamReader:
             The stream cannot go on, or could not be taken up again within the bounds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        waiting = self.connection is not None
+        waiting, asked = self.connection is not None, 0.0
         while not self.stopping.is_set():
             if self._queue:
                 with uninterrupted():
                     transaction = self._next()
                 if transaction is not None:
                     return transaction
+                continue
+            if upto is not None and self._nothing_before(upto):
+                return None
+            if self.connection is None and (self._from_backlog() or self.stopping.is_set()):
                 continue
             if self.connection is None:
                 if not self._open():
@@ -163,15 +158,61 @@ class StreamReader:
                 self._read(min(left, 0.1))
             except ChangeStreamError as error:
                 self._lost(error)
-            if not self._queue and deadline is not None and time.monotonic() >= deadline:
+            if self._queue:
+                continue
+            if deadline is not None and time.monotonic() >= deadline:
                 return None
+            if upto is not None and self.connection is not None and time.monotonic() >= asked + _ASK_EVERY:
+                # One that has sent everything, and been told that it arrived, does not say so again by itself.
+                asked = time.monotonic()
+                self.connection.feedback(reply=True)
         return None
 
-    def _next(self) -> Transaction | None:
+    def _nothing_before(self, upto: int) -> bool:
+        """Whether all that ends up to there was handed out; what the decoder keeps back is put into the queue first."""
+        with self._lock:
+            if not self.books.passed(upto):
+                return False
+        if self._gathering is not None:
+            with self._kept_or_sent_again():
+                self._received(self._gathering.flush())
+        return not self._queue and (self._gathering is None or not self._gathering.pending)
+
+    def _from_backlog(self) -> bool:
+        """Put into the queue what the backlog gives; False when there is none, or no more of it."""
+        if self.backlog is None:
+            return False
+        try:
+            found = self.backlog.read()
+            if found is not None:
+                self._received(found)
+                return True
+        except BaseException:
+            # Something was taken and is not kept: only the server has it now.
+            self.disconnect(graceful=False)
+            raise
+        if not self.stopping.is_set():
+            self._end_backlog()
+        return False
+
+    def _end_backlog(self) -> None:
+        with uninterrupted():
+            backlog, self.backlog = self.backlog, None
+            if backlog is not None:
+                self._counted_bytes = 0
+                backlog.close()
+                self._decoder.reset()
+
+    def _next(self) -> H | None:
         transaction = self._queue.popleft()
         end = _end(transaction)
+        whole = ends_transaction(transaction)
         with self._lock:
-            if not (wanted := self.books.wants(end)):
+            # A part ends where the transaction before it did, and the last part of one may hold no changes.
+            if self.part is not None or not whole:
+                wanted = True
+                self.books.hand_out(end)
+            elif not (wanted := self.books.wants(end)):
                 pass
             elif len(transaction):
                 self.books.hand_out(end)
@@ -182,27 +223,45 @@ class StreamReader:
             self._settle()
         if not wanted:
             return None
+        self.part = None if whole else transaction
         if not self._resumable:
             self._held.append(transaction)
-        self._count(transaction)
+        for operation, count in self._tally(transaction).items():
+            metrics.CDC_EVENTS.labels(self.name, operation.lower()).inc(count)
         return transaction
 
     def _read(self, timeout: float) -> None:
-        connection = self.connection
-        if connection is None or not connection.wait(timeout):
+        connection, gathering = self.connection, self._gathering
+        if connection is None:
             return
+        due = None if gathering is None else gathering.due
+        if due is not None:
+            timeout = min(timeout, max(0.0, due - time.monotonic()))
+        # While a large transaction is handed out in parts, no more of the stream is taken in.
+        pending = gathering is not None and gathering.pending
+        arrived = not pending and connection.wait(timeout)
+        flush = gathering is not None and (pending or (due is not None and time.monotonic() >= due))
+        if not arrived and not flush:
+            return
+        with self._kept_or_sent_again():
+            with uncollected():
+                messages = connection.drain() if arrived else []
+                if messages:
+                    for taker in self.takers:
+                        taker.append(messages)
+                    self._received(self._decoder.receive(messages))
+                if flush and gathering is not None:
+                    self._received(gathering.flush())
+            with self._lock:
+                self._settle()
+
+    @contextmanager
+    def _kept_or_sent_again(self) -> Iterator[None]:
+        """For steps that take messages: after one that fails only the server has them."""
         with uninterrupted():
             try:
-                with uncollected():
-                    messages = connection.drain()
-                    if messages:
-                        for taker in self.takers:
-                            taker.append(messages)
-                        self._received(self._decoder.receive(messages))
-                with self._lock:
-                    self._settle()
+                yield
             except BaseException:
-                # Something was taken and is not kept: only the server has it now.
                 self.disconnect(graceful=False)
                 raise
 
@@ -210,24 +269,19 @@ class StreamReader:
         decoder = self._decoder
         self.books.settled(in_flight=decoder.in_transaction or bool(self._queue), hold=decoder.hold)
 
-    def _received(self, transactions: list[Transaction]) -> None:
+    def _received(self, transactions: list[H]) -> None:
         if transactions:
             arrived = datetime.now(UTC)
             self._queue.extend(transactions)
             self.seconds = max(0.0, (arrived - transactions[-1].commit_timestamp).total_seconds())
             self._show_seconds.set(self.seconds)
-            self._count_transactions.inc(len(transactions))
-        if self.connection is not None:
-            self._count_bytes.inc(self.connection.received_bytes - self._counted_bytes)
-            self._counted_bytes = self.connection.received_bytes
+            self._count_transactions.inc(self._whole(transactions))
+        source = self.connection or self.backlog
+        if source is not None:
+            self._count_bytes.inc(source.received_bytes - self._counted_bytes)
+            self._counted_bytes = source.received_bytes
         self._show_received.set(self.books.write)
         self._show_acknowledged.set(self.books.flush)
-
-    def _count(self, transaction: Transaction) -> None:
-        changes = transaction.changes
-        if isinstance(changes, (tuple, list)):
-            for operation, count in Counter(map(itemgetter(0), changes)).items():
-                metrics.CDC_EVENTS.labels(self.name, operation.lower()).inc(count)
 
     # -- connections ------------------------------------------------------------------------------
 
@@ -288,6 +342,7 @@ class StreamReader:
             try:
                 if connection is not None:
                     connection.close(graceful=graceful)
+                self._end_backlog()
             finally:
                 self._queue.clear()
                 self._decoder.reset()
@@ -301,7 +356,8 @@ class StreamReader:
         # In one step: a position that was set back, with a queue that was not, would leave transactions out.
         with uninterrupted():
             with self._lock:
-                again = self.books.rewind()
+                again = self.books.rewind() or self.part is not None or self.backlog is not None
+            self.part = None
             if again and self._resumable:
                 self.disconnect()
             elif again:
@@ -319,6 +375,14 @@ class StreamReader:
             connection.acknowledged()
         return now
 
+    def tell(self) -> bool:
+        """Tell the server now what was acknowledged; False where there is no stream to do it."""
+        connection = self.connection
+        if connection is None:
+            return False
+        connection.feedback()
+        return True
+
     def lag(self, written: LSN) -> Lag:
         """How far behind a server is that has written its log up to `written`."""
         with self._lock:
@@ -329,8 +393,13 @@ class StreamReader:
         return Lag(size, self.seconds)
 
 
-def _end(transaction: Transaction) -> Any:
+def _end(transaction: HandedOut) -> Any:
     return transaction.end_position
+
+
+def _operations(transaction: Any) -> Mapping[str, int]:
+    changes = transaction.changes
+    return Counter(map(itemgetter(0), changes)) if isinstance(changes, (tuple, list)) else {}
 
 
 def _first_time(error: object) -> Failure:

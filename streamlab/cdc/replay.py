@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self, cast
 from streamlab.cdc.pgoutput import Decoder
 from streamlab.cdc.position import LSN, Position
 from streamlab.cdc.recording_file import About, Chunk
-from streamlab.cdc.source import Batch, Lag
+from streamlab.cdc.source import Batch, Lag, enough
 from streamlab.cdc.transaction import Transaction
 from streamlab.cdc.values import TypeMap
 from streamlab.errors import ChangeStreamError, SettingsError
@@ -94,23 +94,53 @@ class Replay:
         """Where the next iteration begins."""
         return self._acknowledged
 
-    def transactions(self, *, until: int | None = None, idle: float | None = None) -> Iterator[Transaction]:
-        """Transactions in commit order; ends with the recording, after `until` of them, or after `idle` seconds."""
+    def written(self) -> LSN:
+        """Where the log ends that was recorded.
+
+        Raises
+        ------
+        ChangeStreamError
+            The recording was cut off, so its end is not known.
+        """
+        if self._recording.end is None:
+            raise ChangeStreamError(
+                f"The end of {self.name} is missing, so nobody knows how far it goes.",
+                "Leave until= out: an iteration ends with the recording by itself.",
+            )
+        return self._recording.end
+
+    def transactions(self, *, until: int | Position | None = None, idle: float | None = None) -> Iterator[Transaction]:
+        """Transactions in commit order; ends with the recording, with `until`, or after `idle` seconds."""
+        limit, upto = enough(until, LSN)
         self._rewind()
         count = 0
-        while (until is None or count < until) and (transaction := self._get(idle)) is not None:
+        while (limit is None or count < limit) and (transaction := self._get(idle)) is not None:
             count += 1
             yield transaction
+            if upto is not None and upto <= transaction.end_position:
+                return
 
-    def batches(self, *, max_rows: int = 10_000, max_wait: float = 0.5) -> Iterator[Batch]:
+    def batches(
+        self, *, max_rows: int = 10_000, max_wait: float = 0.5, until: int | Position | None = None,
+        idle: float | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
         """Whole transactions together: until a batch has `max_rows` changes or `max_wait` seconds have passed."""
+        limit, upto = enough(until, LSN)
         self._rewind()
-        while (first := self._get(None)) is not None:
+        count = 0
+        while (limit is None or count < limit) and (first := self._get(idle)) is not None:
+            count += 1
             found, rows, deadline = [first], len(first), time.monotonic() + max_wait
-            while rows < max_rows and (following := self._get(max(0.0, deadline - time.monotonic()))) is not None:
+            while (
+                rows < max_rows
+                and (upto is None or found[-1].end_position < upto)
+                and (following := self._get(max(0.0, deadline - time.monotonic()))) is not None
+            ):
                 found.append(following)
                 rows += len(following)
             yield Batch(tuple(found))
+            if upto is not None and upto <= found[-1].end_position:
+                return
 
     def acknowledge(self, upto: Position | Transaction | Batch) -> None:
         """The effect of everything up to here is durable. Monotonic; never beyond what was handed out."""

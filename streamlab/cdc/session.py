@@ -20,6 +20,7 @@ import psycopg
 from psycopg import sql
 
 from streamlab.cdc import slots
+from streamlab.cdc.decoding import Ended, ends_transaction
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import LSN, Position
 from streamlab.cdc.preflight import Facts, check
@@ -166,9 +167,9 @@ class CDCSession(SlotReader):
         with uninterrupted():
             self._again.extendleft(reversed(self._left))
             self._left.clear()
-        self._reader.rewind()
+        self._events.rewind()
 
-    def _next(self, timeout: float | None) -> Transaction | None:
+    def _next(self, timeout: float | None, upto: LSN | None = None) -> Transaction | None:
         with uninterrupted():
             if self._again:
                 self._left.append(self._again.popleft())
@@ -184,7 +185,7 @@ class CDCSession(SlotReader):
                 return rows
         if self._mode == "only":
             return None
-        return self._reader.get(timeout)
+        return self._events.get(timeout, upto)
 
     def _rows(self, snapshot: Snapshot, timeout: float | None) -> Transaction | None:
         while not self._stopping.is_set():
@@ -208,17 +209,19 @@ class CDCSession(SlotReader):
                 self._start()
             self._snapshot = None
 
-    def _passed(self, what: Transaction | Batch) -> None:
+    def _passed(self, what: Any) -> None:
         self.acknowledge(what)
 
-    def acknowledge(self, upto: Position | Transaction | Batch) -> None:
+    def acknowledge(self, upto: Position | Ended) -> None:
         """As for any reader; rows of the snapshot are let go of in the order in which they came."""
-        for transaction in upto.transactions if isinstance(upto, Batch) else (upto,):
-            while self._left and (transaction in self._left):
-                if self._left.popleft() is transaction:
+        each: Any
+        for each in upto.transactions if isinstance(upto, Batch) else (upto,):
+            while self._left and (each in self._left):
+                if self._left.popleft() is each:
                     break
-        end = upto.end_position if isinstance(upto, (Transaction, Batch)) else upto
-        if not isinstance(end, LSN) or self._began is None or end > self._began:
+        end = getattr(upto, "end_position", upto)
+        # The snapshot's rows alone end where it began.
+        if not isinstance(end, LSN) or self._began is None or end > self._began or not ends_transaction(upto):
             self._left.clear()
             super().acknowledge(upto)
 

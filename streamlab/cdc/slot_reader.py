@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,23 +16,24 @@ from typing import TYPE_CHECKING, Any, Self
 from streamlab.cdc import slots
 from streamlab.cdc.acknowledgement import Bookkeeping
 from streamlab.cdc.catalog import CatalogTypes
+from streamlab.cdc.decoding import Ended, StreamDecoder, Taker
 from streamlab.cdc.followed import Followed
 from streamlab.cdc.handling import Handlers
 from streamlab.cdc.pgoutput import Decoder
 from streamlab.cdc.position import LSN, Position
 from streamlab.cdc.preflight import Facts, check
-from streamlab.cdc.reader import RECONNECT, StreamReader, Taker
+from streamlab.cdc.questions import SlotPositions, SlotQuestions
+from streamlab.cdc.reader import RECONNECT, StreamReader
 from streamlab.cdc.recording import About, Recorder
 from streamlab.cdc.replication import ReplicationStream
-from streamlab.cdc.source import Batch, Lag
+from streamlab.cdc.source import Lag
 from streamlab.cdc.spill import Spill
 from streamlab.cdc.transaction import Transaction
 from streamlab.dead_letters import DeadLetters
-from streamlab.errors import SettingsError
+from streamlab.errors import ChangeStreamError, SettingsError
 from streamlab.failpoints import failpoint
 from streamlab.retry import RetryPolicy
 from streamlab.settings import Dsn
-from streamlab.sql import load
 
 if TYPE_CHECKING:
     import psycopg
@@ -46,6 +48,8 @@ class SlotReader(Followed):
 
     resumable = True
     """Whether the slot outlives this object."""
+
+    position_type = LSN
 
     def __init__(
         self,
@@ -77,34 +81,18 @@ class SlotReader(Followed):
         self._setup_dsn = Dsn(str.__str__(setup_dsn or dsn))
         self._resume_after = LSN(resume_after or 0)
         self._protocol, self._binary, self._two_phase, self._silence = protocol, binary, two_phase, silence
+        self._lazy, self._spill = lazy, spill or _spill_directory()
         self._reconnect = reconnect
         self._lock = threading.RLock()
         self._books = Bookkeeping(self._resume_after)
         self._catalog = CatalogTypes(self._ordinary)
         self._record_to = record
         self._recorder: Recorder | None = None
-        self._asking: psycopg.Connection[Any] | None = None
-        self._asking_lock = threading.Lock()
-        decoder = Decoder(
-            protocol=protocol,
-            binary=binary,
-            lazy=lazy,
-            types=self._catalog.types,
-            spill=Spill(spill or _spill_directory()),
-            primary_keys=self._catalog.primary_keys,
-        )
-        self._reader = StreamReader(
-            slot_name,
-            self._connect,
-            decoder,
-            bookkeeping=self._books,
-            lock=self._lock,
-            stopping=self._stopping,
-            resumable=self.resumable,
-            reconnect=reconnect,
-        )
-        if tap is not None:
-            self._reader.takers.append(tap)
+        self._questions = SlotQuestions(self._ordinary, slot_name)
+        self._takers: list[Taker] = [] if tap is None else [tap]
+        self._events = self._stream_reader(self._decoder(protocol))
+        self._reader: StreamReader[Any] = self._events
+        """What reads now: of events, or of frames."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} slot={self.slot_name} publication={self.publication} dsn={self.dsn!r}>"
@@ -122,6 +110,37 @@ class SlotReader(Followed):
                 raise  # what stopped the thread is not swallowed; beside another error it was logged
         finally:
             self.close()
+
+    def _decoder(self, protocol: int) -> Decoder:
+        return Decoder(
+            protocol=protocol,
+            binary=self._binary,
+            lazy=self._lazy,
+            types=self._catalog.types,
+            spill=Spill(self._spill),
+            primary_keys=self._catalog.primary_keys,
+        )
+
+    def _stream_reader(self, decoder: StreamDecoder[Any], **options: Any) -> StreamReader[Any]:
+        """A reader that shares positions, connection and takers with the others of this object: one reads at a time."""
+        return StreamReader(
+            self.slot_name,
+            self._connect,
+            decoder,
+            bookkeeping=self._books,
+            lock=self._lock,
+            stopping=self._stopping,
+            resumable=self.resumable,
+            reconnect=self._reconnect,
+            takers=self._takers,
+            **options,
+        )
+
+    def _use(self, reader: StreamReader[Any]) -> None:
+        """From now on this one reads."""
+        if reader is not self._reader:
+            self._reader.disconnect()
+            self._reader = reader
 
     def _preview(self, connection: psycopg.Connection[Any]) -> None:
         """Refuse before the publication exists: a table without an identity could not be updated any more."""
@@ -157,7 +176,7 @@ class SlotReader(Followed):
 
     def _record(self, facts: Facts) -> None:
         """A stream has begun: write down what it brings, if that is asked for."""
-        for taker in self._reader.takers:
+        for taker in self._takers:
             taker.restart()
         if self._record_to is None or self._recorder is not None:
             return
@@ -170,19 +189,20 @@ class SlotReader(Followed):
             primary_keys=self._catalog.primary_keys,
         )
         recorder = self._recorder = Recorder(self._record_to, about)
-        self._reader.takers.append(recorder)
+        self._takers.append(recorder)
         if self._catalog.resolved:
             recorder.types(self._catalog.resolved)
         self._catalog.tell = recorder.types
 
     def _rewind(self) -> None:
-        self._reader.rewind()
+        self._use(self._events)
+        self._events.rewind()
 
     def _open(self) -> None:
         self._reader.open()
 
-    def _next(self, timeout: float | None) -> Transaction | None:
-        return self._reader.get(timeout)
+    def _next(self, timeout: float | None, upto: LSN | None = None) -> Transaction | None:
+        return self._events.get(timeout, upto)
 
     def _disconnect(self) -> None:
         self._reader.disconnect()
@@ -204,16 +224,16 @@ class SlotReader(Followed):
         """Up to where the server may forget."""
         return max(self._books.flush, self._books.acknowledged) or None
 
-    def acknowledge(self, upto: Position | Transaction | Batch) -> None:
+    def acknowledge(self, upto: Position | Ended) -> None:
         """The effect of everything up to here is durable. The server is told within milliseconds, and at `close`.
 
         Parameters
         ----------
-        upto : Transaction, Batch or LSN
-            A transaction stands for its `end_position`. An LSN that is less, such as its `position`, brings the
+        upto : Transaction, Batch, FrameBatch or LSN
+            What was handed out stands for its `end_position`. An LSN that is less, such as its `position`, brings the
             transaction again. Never goes backwards, and never beyond what was handed out.
         """
-        end = upto.end_position if isinstance(upto, (Transaction, Batch)) else upto
+        end = getattr(upto, "end_position", upto)
         if not isinstance(end, LSN):
             raise SettingsError(f"{upto!r} is no position of PostgreSQL.", "Give the transaction, or an LSN.")
         failpoint("cdc.before_ack")
@@ -229,18 +249,66 @@ class SlotReader(Followed):
         ChangeStreamError
             It does not answer.
         """
-        with self._asking_lock:
-            for attempt in (1, 2):
-                if self._asking is None or self._asking.closed:
-                    self._asking = self._ordinary()
-                try:
-                    row: Any = self._asking.execute(load("postgres_capture")["written"]).fetchone()
-                    break
-                except slots.LOST as error:
-                    self._asking.close()
-                    if attempt == 2:
-                        raise slots.refused(error, "The question for the lag") from error
-        return self._reader.lag(LSN.parse(row[0]))
+        return self._reader.lag(self._questions.written())
+
+    def written(self) -> LSN:
+        """Where the server's log ends now: ``until=cdc.written()`` reads what is there, and ends. Asks the server.
+
+        Raises
+        ------
+        ChangeStreamError
+            It does not answer.
+        """
+        return self._questions.written()
+
+    def positions(self) -> SlotPositions:
+        """Where the slot stands: what is confirmed, what is kept, and where the log ends. Asks the server.
+
+        Raises
+        ------
+        ChangeStreamError
+            It does not answer, or has no such slot.
+        """
+        return self._questions.positions()
+
+    def flush(self, *, timeout: float = 10.0) -> LSN:
+        """Wait until the server has noted what was acknowledged; from any thread.
+
+        The server keeps this in memory, and on disk from its next checkpoint on: after a crash of the server itself a
+        slot may stand further back.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds.
+
+        Returns
+        -------
+        LSN
+            What the slot has confirmed: at or beyond what was acknowledged when this was called.
+
+        Raises
+        ------
+        ChangeStreamError
+            It has not in time, or the server does not answer.
+        """
+        deadline = time.monotonic() + timeout
+        wanted = self.acknowledged or LSN(0)
+        while True:
+            told = self._reader.tell()
+            if not told and self.resumable:
+                # Nobody reads, so nobody tells the server.
+                self._questions.advance(wanted)
+            confirmed = self._questions.positions().confirmed or LSN(0)
+            if confirmed >= wanted:
+                return confirmed
+            if time.monotonic() >= deadline:
+                raise ChangeStreamError(
+                    f"The slot {self.slot_name} has confirmed {confirmed} after {timeout:g} s, and not {wanted}.",
+                    "A prepared transaction holds it back until its COMMIT PREPARED, a backlog that is read through "
+                    "COPY until the end of its chunk; else see whether the server still reads what it is sent.",
+                )
+            time.sleep(0.01)
 
     def close(self) -> None:
         """Let go of all connections. Idempotent. What was not acknowledged comes again."""
@@ -248,10 +316,7 @@ class SlotReader(Followed):
         self._reader.disconnect()
         if self._recorder is not None:
             self._recorder.close()
-        with self._asking_lock:
-            if self._asking is not None:
-                self._asking.close()
-                self._asking = None
+        self._questions.close()
 
 
 def _spill_directory() -> Path:

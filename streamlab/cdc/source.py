@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.position import Position
 from streamlab.cdc.transaction import Transaction
+from streamlab.errors import SettingsError
 
-__all__ = ["Batch", "ChangeSource", "Lag"]
+__all__ = ["Batch", "ChangeSource", "Lag", "enough"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,11 @@ class ChangeSource(Protocol):
         """Up to where the source may forget."""
         ...
 
-    def transactions(self, *, until: int | None = None, idle: float | None = None) -> Iterator[Transaction]:
+    def written(self) -> Position:
+        """Where the source's log ends now. Asks the source."""
+        ...
+
+    def transactions(self, *, until: int | Position | None = None, idle: float | None = None) -> Iterator[Transaction]:
         """Transactions in commit order, from the last acknowledgement on.
 
         What was handed out by an earlier iteration and not acknowledged comes again; within one iteration nothing does.
@@ -90,14 +95,19 @@ class ChangeSource(Protocol):
 
         Parameters
         ----------
-        until : int, optional
-            End after so many; by default go on until `stop`.
+        until : int or Position, optional
+            A count: end after so many. A position: end when the source has nothing more that ends at or before it, or
+            after the first transaction that ends there or beyond; so ``until=source.written()`` reads what the log
+            holds now. By default go on until `stop`.
         idle : float, optional
             End when nothing came for so many seconds.
         """
         ...
 
-    def batches(self, *, max_rows: int = 10_000, max_wait: float = 0.5, idle: float | None = None) -> Iterator[Batch]:
+    def batches(
+        self, *, max_rows: int = 10_000, max_wait: float = 0.5, until: int | Position | None = None,
+        idle: float | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
         """Whole transactions together: until a batch has `max_rows` changes or `max_wait` seconds have passed."""
         ...
 
@@ -122,3 +132,21 @@ class ChangeSource(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def enough(until: int | Position | None, kind: type) -> tuple[int | None, Any]:
+    """When an iteration has brought enough: after how many, or at which position; for sources of such positions.
+
+    Raises
+    ------
+    SettingsError
+        It is neither.
+    """
+    if until is None or type(until) is int:
+        return until, None
+    if not isinstance(until, kind):
+        raise SettingsError(
+            f"until={until!r} is neither a count nor a position of this source.",
+            "For what is in the log now: until=cdc.written().",
+        )
+    return None, until

@@ -118,7 +118,7 @@ def test_a_question_that_is_never_answered_is_given_up(shop: Shop, proxy: Proxy)
     cdc.acknowledge(transaction)
     assert cdc.lag().size is not None
     proxy.stall()
-    asking: Any = cdc._asking
+    asking: Any = cdc._questions.connection
     asking.patience = 0.5
     answers: list[BaseException] = []
 
