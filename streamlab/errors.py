@@ -171,6 +171,10 @@ class StreamLost(ChangeStreamError):
     """The connection broke, or the server went down; the stream can be taken up again."""
 
 
+class NotAcknowledged(ChangeStreamError):
+    """Reading cannot go on before what was handed out is acknowledged."""
+
+
 class CannotCapture(ChangeStreamError):
     """The server, the role or a table is not set up so that its changes can be read."""
 

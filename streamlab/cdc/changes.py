@@ -198,6 +198,11 @@ class SpooledChanges:
         self._stretch, self._head, self._time, self._xid, self._position = stretch, head, time, xid, position
         self._count = len(head) + len(stretch)
 
+    @property
+    def stretch(self) -> Stretch:
+        """The messages that waited."""
+        return self._stretch
+
     def __len__(self) -> int:
         return self._count
 

@@ -7,6 +7,7 @@ interrupt, or a caller who goes away in the middle, cancels the query and leaves
 from __future__ import annotations
 
 import select
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,18 +17,28 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.errors import error_from_result
 
-__all__ = ["copied"]
+__all__ = ["Abandoned", "copied"]
 
 _PORTION: Final = 4096
 _SLICE: Final = 100  # milliseconds of one poll
 _CANCEL_LIMIT: Final = 5.0  # seconds
+_SILENCE: Final = 600.0
+"""Seconds without a byte after which the server is given up. It may have to read a lot of log before the first row."""
 
 
-def copied(connection: psycopg.Connection[Any], query: sql.Composable) -> Iterator[list[bytes]]:
+class Abandoned(Exception):
+    """Reading was stopped, and there are more rows."""
+
+
+def copied(
+    connection: psycopg.Connection[Any], query: sql.Composable, *, stopping: threading.Event | None = None
+) -> Iterator[list[bytes]]:
     """Run a COPY and give its rows, as the server writes them, in lists.
 
     Raises
     ------
+    Abandoned
+        `stopping` was set.
     psycopg.Error
         The COPY failed, or the connection broke.
     """
@@ -35,11 +46,20 @@ def copied(connection: psycopg.Connection[Any], query: sql.Composable) -> Iterat
     poll = select.poll()
     poll.register(pgconn.socket, select.POLLIN)
     done = False
+
+    def wait() -> None:
+        deadline = time.monotonic() + _SILENCE
+        while not poll.poll(_SLICE):
+            if stopping is not None and stopping.is_set():
+                raise Abandoned
+            if time.monotonic() >= deadline:
+                raise psycopg.OperationalError(f"the server has not answered within {_SILENCE:.0f} s")
+        pgconn.consume_input()
+
     try:
         pgconn.send_query(query.as_bytes(connection))
         while pgconn.flush() or pgconn.is_busy():
-            poll.poll(_SLICE)
-            pgconn.consume_input()
+            wait()
         _check(pgconn.get_result())
         get = pgconn.get_copy_data
         rows: list[bytes] = []
@@ -53,8 +73,7 @@ def copied(connection: psycopg.Connection[Any], query: sql.Composable) -> Iterat
                 yield rows
                 rows = []
             if length == 0:
-                poll.poll(_SLICE)
-                pgconn.consume_input()
+                wait()
             elif length < 0:
                 break
         while (result := pgconn.get_result()) is not None:

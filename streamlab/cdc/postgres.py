@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from streamlab.cdc import slots
 from streamlab.cdc.chunks import ChunkedSnapshot, ChunkReader
+from streamlab.cdc.framed import BulkReader
 from streamlab.cdc.incremental import ChunkProgress
 from streamlab.cdc.position import LSN
 from streamlab.cdc.preflight import Facts, check
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.session import CDCSession
-from streamlab.cdc.slot_reader import SlotReader
 from streamlab.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ __all__ = ["PostgreSQLCDC"]
 log = logging.getLogger(__name__)
 
 
-class PostgreSQLCDC(SlotReader):
+class PostgreSQLCDC(BulkReader):
     """A reader of one replication slot.
 
     ::
@@ -248,12 +248,7 @@ class PostgreSQLCDC(SlotReader):
     def _connect(self, position: LSN) -> ReplicationStream:
         """Check again, since a server can change between two connections; then start the stream."""
         with closing(self._ordinary()) as connection:
-            facts = self._facts(connection)
-            check(facts)
-            self._catalog.look(connection, self.publication)
-        if facts.slot is not None and facts.slot.confirmed is not None:
-            with self._lock:
-                self._books.confirmed(facts.slot.confirmed)
+            facts = self._inspect(connection)
         two_phase = "two_phase" in self._options(facts)
         with self._lock:
             self._books.connected(two_phase=two_phase)

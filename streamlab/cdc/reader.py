@@ -123,10 +123,11 @@ class StreamReader(Generic[H]):
 
     # -- the loop ---------------------------------------------------------------------------------
 
-    def get(self, timeout: float | None, upto: int | None = None) -> H | None:
+    def get(self, timeout: float | None, upto: int | None = None, *, stream: bool = True) -> H | None:
         """The next transaction, or batch of some; None after `timeout` seconds without one.
 
         None too when `stopping` is set, or, with `upto`, when nothing is left that ends at or before that position.
+        Without `stream` the backlog is all there is.
 
         Raises
         ------
@@ -147,7 +148,7 @@ class StreamReader(Generic[H]):
             if self.connection is None and (self._from_backlog() or self.stopping.is_set()):
                 continue
             if self.connection is None:
-                if not self._open():
+                if not stream or not self._open():
                     return None
                 # Nothing can come before there is a stream: the wait begins with it, once.
                 if not waiting and timeout is not None:
@@ -192,10 +193,11 @@ class StreamReader(Generic[H]):
             self.disconnect(graceful=False)
             raise
         if not self.stopping.is_set():
-            self._end_backlog()
+            self.end_backlog()
         return False
 
-    def _end_backlog(self) -> None:
+    def end_backlog(self) -> None:
+        """Go on with the stream."""
         with uninterrupted():
             backlog, self.backlog = self.backlog, None
             if backlog is not None:
@@ -318,7 +320,9 @@ class StreamReader(Generic[H]):
         return True
 
     def adopt(self, connection: ReplicationStream) -> None:
-        """Read from a connection whose stream has been started."""
+        """Read from a connection whose stream has been started, and of which nothing was taken yet."""
+        self._decoder.reset()
+        self._counted_bytes = 0
         self.connection = connection
 
     def _lost(self, error: ChangeStreamError) -> None:
@@ -342,9 +346,10 @@ class StreamReader(Generic[H]):
             try:
                 if connection is not None:
                     connection.close(graceful=graceful)
-                self._end_backlog()
+                self.end_backlog()
             finally:
                 self._queue.clear()
+                self._counted_bytes = 0
                 self._decoder.reset()
                 with self._lock:
                     self.books.lost()

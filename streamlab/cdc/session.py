@@ -21,11 +21,12 @@ from psycopg import sql
 
 from streamlab.cdc import slots
 from streamlab.cdc.decoding import Ended, ends_transaction
+from streamlab.cdc.framed import BulkReader
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import LSN, Position
 from streamlab.cdc.preflight import Facts, check
+from streamlab.cdc.reader import StreamReader
 from streamlab.cdc.replication import ReplicationStream
-from streamlab.cdc.slot_reader import SlotReader
 from streamlab.cdc.snapshot import Snapshot, tables_of
 from streamlab.cdc.source import Batch
 from streamlab.cdc.transaction import Transaction
@@ -37,7 +38,7 @@ __all__ = ["CDCSession"]
 log = logging.getLogger(__name__)
 
 
-class CDCSession(SlotReader):
+class CDCSession(BulkReader):
     """Made by `PostgreSQLCDC.session`: a context manager, used as any reader.
 
     It differs in one thing. Nothing outlives it, so it acknowledges by itself: whoever asks for the next transaction
@@ -167,7 +168,33 @@ class CDCSession(SlotReader):
         with uninterrupted():
             self._again.extendleft(reversed(self._left))
             self._left.clear()
+        self._use(self._events)
         self._events.rewind()
+
+    def _rewind_to(self, reader: StreamReader[Any]) -> None:
+        if self._mode != "never" or self._two_phase:
+            raise SettingsError(
+                "A session gives frames of its stream alone: not of a snapshot, and not with two-phase commit.",
+                "Open it with snapshot='never' and without two_phase, or read events: cdc.batches().",
+            )
+        self._open()
+        self._use(reader)
+        reader.rewind()
+
+    def _use(self, reader: StreamReader[Any]) -> None:
+        """The connection cannot be made again, nor its beginning be read twice."""
+        if reader is self._reader:
+            return
+        connection = self._reader.connection
+        if connection is not None:
+            if connection.received_bytes:
+                raise SettingsError(
+                    "This session has been read already, as events or as frames, and goes on so.",
+                    "Open one session for events and another for frames.",
+                )
+            self._reader.connection = None
+            reader.adopt(connection)
+        self._reader = reader
 
     def _next(self, timeout: float | None, upto: LSN | None = None) -> Transaction | None:
         with uninterrupted():

@@ -62,7 +62,11 @@ def connect(dsn: str, *, limit: float = 30.0) -> _Connection:
             {} if "connect_timeout" in conninfo.conninfo_to_dict(text) else {"connect_timeout": 10}
         )
         connection = PatientConnection.connect(text, autocommit=True, **patience)
-        bound(connection, limit)
+        try:
+            bound(connection, limit)
+        except BaseException:
+            connection.close()
+            raise
     except psycopg.Error as error:
         raise refused(error, "A connection to PostgreSQL") from error
     return connection

@@ -53,7 +53,6 @@ class FrameDecoder:
         self._types = TypeMap() if types is None else types
         # Kept as it is: it may be filled later.
         self._primary_keys = {} if primary_keys is None else primary_keys
-        self._end, self._time = LSN(0), 0
         self.reset()
 
     @property
@@ -61,8 +60,16 @@ class FrameDecoder:
         """Whether something was received that was not handed out."""
         return self._open is not None or bool(self._held)
 
-    def reset(self) -> None:
-        """Forget all that was not handed out: the connection was lost, and the server sends it again."""
+    def reset(self, *, after: LSN | None = None) -> None:
+        """Forget all that was not handed out: the connection was lost, and the server sends it again.
+
+        Parameters
+        ----------
+        after : LSN, optional
+            Where the stream begins. It is the end of the transaction before, for a part of the first one; never one
+            that was decoded earlier, which may lie behind it.
+        """
+        self._end, self._time = LSN(after or 0), 0
         self._held: list[bytes | memoryview] = []
         self._size = self._scanned = self._cut = 0
         self._outside = True
@@ -170,7 +177,8 @@ class FrameDecoder:
         if not frames and not ended:
             return None
         frames.sort(key=lambda pair: pair[0])
-        return FrameBatch(tuple(frame for _, frame in frames), self._end, moment(self._time), ended, self._open is None)
+        time = self._time if self._open is None else self._open.micros
+        return FrameBatch(tuple(frame for _, frame in frames), self._end, moment(time), ended, self._open is None)
 
     def _groups(
         self, messages: Messages, versions: dict[int, list[tuple[int, Table]]], truncated: list[tuple[int, int, int]]
