@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,10 @@ import psycopg
 from benchmarks.case import Bench, Benchmark, Case, Reference
 from benchmarks.cdc_backlog import PUBLICATION, Backlog, backlog
 from benchmarks.references import References, rate
-from streamlab.cdc.acknowledgement import Bookkeeping
 from streamlab.cdc.catch_up import CatchUp
 from streamlab.cdc.frames import FrameDecoder
 from streamlab.cdc.pgoutput import Decoder
 from streamlab.cdc.postgres import PostgreSQLCDC
-from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.transaction import Transaction
 from streamlab.stack.postgres import PostgreSQL
 
@@ -61,37 +58,29 @@ def _look(transaction: Transaction) -> int:
     return count
 
 
-def _catch_up(way: str, made: Backlog, *, frames: bool) -> float:
-    """Changes per second of a backlog that is read through COPY."""
-    decoder: Any = FrameDecoder(max_rows=50_000) if frames else Decoder(lazy=True, binary=True)
-    with made.slot() as slot, psycopg.connect(str.__str__(made.dsn(way)), autocommit=True) as connection:
+def _catch_up(way: str, made: Backlog) -> float:
+    """Changes per second of lazy events of a backlog that is read through COPY."""
+    with made.slot() as slot:
         begin = time.perf_counter()
         found = 0
-        with CatchUp(connection, slot, [PUBLICATION], decoder) as reader:
-            for batch in reader:
-                found += len(batch)
-                reader.acknowledge(batch)
-        seconds = time.perf_counter() - begin
+        with PostgreSQLCDC(made.dsn(way), PUBLICATION, slot, lazy=True, binary=True) as cdc:
+            for transaction in cdc.catch_up():
+                found += len(transaction)
+                cdc.acknowledge(transaction)
+            seconds = time.perf_counter() - begin
     made.check(found)
     return found / seconds
 
 
-def _frames_stream(way: str, made: Backlog) -> float:
-    """Changes per second of frames from the stream itself."""
-    decoder = FrameDecoder(max_rows=50_000)
-    books = Bookkeeping()
+def _frames(way: str, made: Backlog, *, backlog: int | None) -> float:
+    """Changes per second of frames: of a backlog that is read through COPY, or without one of the stream itself."""
     with made.slot() as slot:
         begin = time.perf_counter()
         found = 0
-        with closing(ReplicationStream(made.dsn(way), bookkeeping=books, lock=threading.RLock())) as stream:
-            stream.start(slot, [PUBLICATION], options={"proto_version": "1", "binary": "true"})
-            while found < made.changes:
-                quiet = not stream.wait(0.05)
-                for batch in decoder.flush() if quiet else decoder.receive(stream.drain()):
-                    found += len(batch)
-                    books.hand_out(batch.end_position)
-                    books.acknowledge(batch.end_position)
-                    stream.acknowledged()
+        with PostgreSQLCDC(made.dsn(way), PUBLICATION, slot, binary=True) as cdc:
+            for batch in cdc.frames(until=made.end, backlog=backlog):
+                found += len(batch)
+                cdc.acknowledge(batch)
             seconds = time.perf_counter() - begin
     made.check(found)
     return found / seconds
@@ -261,15 +250,15 @@ def _cases() -> Iterator[Case[Any]]:
             f"lazy-{way}", "lazy events, counted", partial(_events, way, lazy=True), _against(way, lazy)
         )  # fmt: skip
         yield _case(
-            f"frames-{way}", "Polars frames, backlog by COPY", partial(_catch_up, way, frames=True), _against(way, 0.95)
+            f"frames-{way}", "Polars frames, backlog by COPY", partial(_frames, way, backlog=0), _against(way, 0.95)
         )
-        yield _case(f"frames-stream-{way}", "Polars frames, stream", partial(_frames_stream, way), _against(way, None))
-    yield _case(
-        "catch-up-unix", "lazy events, backlog by COPY", partial(_catch_up, "unix", frames=False), _against("unix", 0.8)
-    )
+        yield _case(
+            f"frames-stream-{way}", "Polars frames, stream", partial(_frames, way, backlog=None), _against(way, None)
+        )
+    yield _case("catch-up-unix", "lazy events, backlog by COPY", partial(_catch_up, "unix"), _against("unix", 0.8))
     for name, ours, goal in (
         ("events", partial(_events, "tcp"), 3.5),
-        ("frames", partial(_catch_up, "tcp", frames=True), 5.0),
+        ("frames", partial(_frames, "tcp", backlog=0), 5.0),
     ):
         reference: Reference[Any] = Reference("psycopg2 + pypgoutput", lambda made: _pypgoutput(made[1], made[0]), goal)
         yield _case(f"{name}-python", f"{name} over TCP", _beside(ours), reference, setup=_with_references, rounds=3)

@@ -233,7 +233,7 @@ class BulkReader(SlotReader):
             self._record(facts)
             return SlotLog(
                 connection, self.slot_name, [self.publication], binary=self._binary, heads=bool(self._takers),
-                stopping=self._stopping,
+                moved=facts.slot.confirmed if facts.slot is not None else None, stopping=self._stopping,
             )  # fmt: skip
         except BaseException:
             connection.close()

@@ -48,6 +48,8 @@ class SlotLog:
         Of pgoutput, beside these.
     heads : bool
         Whether each message has the walsender's head in full. Otherwise rows have it only where a decoder looks at it.
+    moved : LSN, optional
+        Where the slot stands.
     stopping : threading.Event, optional
         Ends a chunk early, with `streamlab.cdc.copied.Abandoned`.
     """
@@ -61,6 +63,7 @@ class SlotLog:
         binary: bool,
         options: Mapping[str, str] | None = None,
         heads: bool = False,
+        moved: LSN | None = None,
         stopping: threading.Event | None = None,
     ) -> None:
         if not connection.autocommit:
@@ -74,7 +77,7 @@ class SlotLog:
             "publication_names": names,
         }  # fmt: skip
         self._heads, self._stopping = heads, stopping
-        self._moved = LSN(0)
+        self._moved = moved or LSN(0)
 
     def prepare(self) -> LSN:
         """Set up the connection; where the log ends now."""

@@ -23,7 +23,7 @@ POINTS = ("cdc.before_handler", "cdc.after_handler", "cdc.before_ack", "cdc.afte
 ELSEWHERE = {
     *("cdc.low_watermark", "cdc.chunk_read", "cdc.high_watermark", "cdc.before_chunk"),  # test_proofs_chunks.py
     "cdc.in_spill",  # test_proofs_large.py
-    *("cdc.catch_up.before_advance", "cdc.catch_up.after_advance"),  # test_frames_server.py
+    *("cdc.catch_up.before_advance", "cdc.catch_up.after_advance"),  # test_framed_crash.py, test_frames_server.py
 }
 
 
