@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from streamlab.cdc.frames import FrameBatch
     from streamlab.cdc.frames.stream import FrameStream
 
-__all__ = ["BACKLOG", "BulkReader"]
+__all__ = ["BACKLOG", "PART", "BulkReader"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ H = TypeVar("H", bound=HandedOut)
 
 BACKLOG: Final = 64 << 20
 """Bytes of log behind the slot from which on `frames` reads what waits through COPY."""
+
+PART: Final = 16 << 20
+"""Bytes of a transaction from which on it is handed out in parts: decoding takes some ten times as much."""
 
 _PATIENCE = 600.0
 """Seconds for moving a slot: the server reads the log on the way."""
@@ -63,7 +66,7 @@ class BulkReader(SlotReader):
                 cdc.acknowledge(batch)
 
         All that holds for `transactions` holds here: at least once, in commit order, keyed by ``(position, ordinal)``;
-        over lost connections, and within one iteration nothing twice. A batch holds whole transactions. One beyond 64
+        over lost connections, and within one iteration nothing twice. A batch holds whole transactions. One beyond 16
         MiB comes in parts, of which all but the last have `complete` False and may be acknowledged like any other.
 
         Where much log waits when the iteration begins, it is read by SQL through COPY, in chunks, and the stream goes
@@ -175,7 +178,7 @@ class BulkReader(SlotReader):
 
         types, keys = self._catalog.types, self._catalog.primary_keys
         decoder = FrameStream(
-            FrameDecoder(types=types, primary_keys=keys),
+            FrameDecoder(types=types, primary_keys=keys, max_bytes=PART),
             lambda: (self._books.start, reader.part),
             streamed=None if self._protocol == 1 else Streamed(types, Spill(self._spill)),
         )
