@@ -21,11 +21,11 @@ import psycopg
 from streamlab import metrics
 from streamlab.cdc import slots
 from streamlab.cdc.acknowledgement import Bookkeeping
+from streamlab.cdc.connected import FIRST
 from streamlab.cdc.copied import Abandoned
 from streamlab.cdc.decoding import HandedOut, StreamDecoder, Taker
 from streamlab.cdc.garbage import uncollected
 from streamlab.cdc.position import LSN
-from streamlab.cdc.reader import FIRST
 from streamlab.cdc.slot_log import SlotLog
 from streamlab.errors import ChangeStreamError, NotAcknowledged
 from streamlab.failures import Failure, classify

@@ -1,4 +1,4 @@
-"""The loop beneath every reader of PostgreSQL's stream: receive, decode, hand out, and connect again.
+"""The loop beneath every reader of PostgreSQL's stream: receive, decode, hand out; `connected` connects again.
 
 One thread calls `get`. What was received and decoded waits in a queue, and more is read only when it is empty: a slow
 caller slows the server down, and its status updates go on. When the connection is lost, everything that was not handed
@@ -7,7 +7,6 @@ out is forgotten, since the server sends it again; what was handed out in this i
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter, deque
@@ -15,41 +14,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any, Final, Generic, TypeVar
-
-# Here, and not when a retry first needs it: an interrupt in the middle of an import leaves half a module behind.
-import tenacity as _tenacity  # noqa: F401
+from typing import Any, Final, TypeVar
 
 from streamlab import metrics
 from streamlab.cdc.acknowledgement import Bookkeeping
-from streamlab.cdc.decoding import BacklogSource, Gathering, HandedOut, StreamDecoder, Taker, ends_transaction
+from streamlab.cdc.connected import FIRST, RECONNECT, Connected
+from streamlab.cdc.decoding import Gathering, HandedOut, StreamDecoder, Taker, ends_transaction
 from streamlab.cdc.garbage import uncollected
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import LSN
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.source import Lag
-from streamlab.errors import ChangeStreamError, SlotInUse, SlotLost, StreamLost
-from streamlab.failures import Failure, classify
-from streamlab.retry import RetriesExhausted, Retry, RetryPolicy
+from streamlab.errors import ChangeStreamError
+from streamlab.retry import RetryPolicy
 
-__all__ = ["FIRST", "RECONNECT", "StreamReader"]
-
-log = logging.getLogger(__name__)
-
-FIRST: Final = RetryPolicy(attempts=200, seconds=10.0, base=0.02, cap=0.5)
-"""Of the first connection: a reader that has just ended may hold the slot for a moment."""
-
-RECONNECT: Final = RetryPolicy(attempts=1000, seconds=300.0, base=0.1, cap=5.0)
-"""After a connection was lost: long enough for a server to be restarted or upgraded."""
+__all__ = ["StreamReader"]
 
 _ASK_EVERY: Final = 0.1
 """Seconds between questions how far the server has come, while that is waited for."""
 
-
 H = TypeVar("H", bound=HandedOut)
 
 
-class StreamReader(Generic[H]):
+class StreamReader(Connected[H]):
     """Transactions of one slot, or batches of them, over as many connections as it takes.
 
     Parameters
@@ -94,32 +81,23 @@ class StreamReader(Generic[H]):
         first: RetryPolicy = FIRST,
         reconnect: RetryPolicy = RECONNECT,
     ) -> None:
-        self.name = name
-        self.books = bookkeeping
-        self.stopping = stopping
-        self.connection: ReplicationStream | None = None
+        super().__init__(
+            name, connect, decoder, bookkeeping=bookkeeping, lock=lock, stopping=stopping, resumable=resumable,
+            first=first, reconnect=reconnect,
+        )  # fmt: skip
         self.seconds: float | None = None
         self.takers: list[Taker] = [] if takers is None else takers
-        self._lock = lock
-        self._connect = connect
-        self._decoder, self._gathering = decoder, gathering
+        self._gathering = gathering
         self._tally: Callable[[H], Mapping[str, int]] = tally or _operations
         self._whole = whole
-        self._resumable = resumable
         self._held: deque[H] = deque()
-        self._queue: deque[H] = deque()
-        self.backlog: BacklogSource[H] | None = None
-        """What is read before the stream; `disconnect` ends it."""
         self.part: H | None = None
         """What was handed out last, while that is a part of a transaction whose rest is still to come."""
-        self._policies = first, reconnect
-        self._was_lost = False
         self._count_bytes = metrics.CDC_RECEIVED_BYTES.labels(name)
         self._count_transactions = metrics.CDC_TRANSACTIONS.labels(name)
         self._show_received = metrics.CDC_RECEIVED_POSITION_BYTES.labels(name)
         self._show_acknowledged = metrics.CDC_ACKNOWLEDGED_POSITION_BYTES.labels(name)
         self._show_seconds = metrics.CDC_LAG_SECONDS.labels(name)
-        self._counted_bytes = 0
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -195,15 +173,6 @@ class StreamReader(Generic[H]):
         if not self.stopping.is_set():
             self.end_backlog()
         return False
-
-    def end_backlog(self) -> None:
-        """Go on with the stream."""
-        with uninterrupted():
-            backlog, self.backlog = self.backlog, None
-            if backlog is not None:
-                self._counted_bytes = 0
-                backlog.close()
-                self._decoder.reset()
 
     def _next(self) -> H | None:
         transaction = self._queue.popleft()
@@ -285,75 +254,6 @@ class StreamReader(Generic[H]):
         self._show_received.set(self.books.write)
         self._show_acknowledged.set(self.books.flush)
 
-    # -- connections ------------------------------------------------------------------------------
-
-    def open(self) -> None:
-        """Connect now, rather than at the first `get`."""
-        if self.connection is None:
-            self._open()
-
-    def _open(self) -> bool:
-        again = self._was_lost
-        retry = Retry(
-            "cdc.connect",
-            self._policies[again],
-            stop=self.stopping,
-            classify=classify if again else _first_time,
-        )
-        with self._lock:
-            # What was handed out in this iteration need not come again.
-            position = self.books.start
-        try:
-            self.connection = retry.call(self._connect, position)
-        except RetriesExhausted as exhausted:
-            if exhausted.reason == "stopped":
-                return False
-            if isinstance(exhausted.__cause__, ChangeStreamError):
-                raise exhausted.__cause__ from exhausted
-            raise
-        self._decoder.reset()
-        self._counted_bytes = 0
-        if again:
-            metrics.CDC_RECONNECTS.labels(self.name).inc()
-            log.info("%s: connected again; the stream goes on after %s", self.name, position)
-        self._was_lost = False
-        return True
-
-    def adopt(self, connection: ReplicationStream) -> None:
-        """Read from a connection whose stream has been started, and of which nothing was taken yet."""
-        self._decoder.reset()
-        self._counted_bytes = 0
-        self.connection = connection
-
-    def _lost(self, error: ChangeStreamError) -> None:
-        self.disconnect(graceful=False)
-        if self.stopping.is_set():
-            return  # closed by another thread, under this one's hands
-        if classify(error) is not Failure.TRANSIENT:
-            raise error
-        if not self._resumable:
-            raise SlotLost(
-                f"The connection of the session {self.name} is lost, and its temporary slot went with it.",
-                "Open a new session; for a stream that survives this, use a permanent slot: PostgreSQLCDC(...).",
-            ) from error
-        self._was_lost = True
-        log.warning("%s: %s Connecting again.", self.name, error.problem)
-
-    def disconnect(self, *, graceful: bool = True) -> None:
-        """Let go of the connection and of what was not handed out. Repeatable."""
-        with uninterrupted():
-            connection, self.connection = self.connection, None
-            try:
-                if connection is not None:
-                    connection.close(graceful=graceful)
-                self.end_backlog()
-            finally:
-                self._queue.clear()
-                self._counted_bytes = 0
-                self._decoder.reset()
-                with self._lock:
-                    self.books.lost()
-
     # -- iterations -------------------------------------------------------------------------------
 
     def rewind(self) -> None:
@@ -405,8 +305,3 @@ def _end(transaction: HandedOut) -> Any:
 def _operations(transaction: Any) -> Mapping[str, int]:
     changes = transaction.changes
     return Counter(map(itemgetter(0), changes)) if isinstance(changes, (tuple, list)) else {}
-
-
-def _first_time(error: object) -> Failure:
-    """A server that cannot be reached at all is most often a wrong address: say so at once."""
-    return Failure.FATAL if isinstance(error, StreamLost) and not isinstance(error, SlotInUse) else classify(error)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from streamlab.cdc import slots
 from streamlab.cdc.acknowledgement import Bookkeeping
 from streamlab.cdc.catalog import CatalogTypes
+from streamlab.cdc.connected import RECONNECT
 from streamlab.cdc.decoding import Ended, StreamDecoder, Taker
 from streamlab.cdc.followed import Followed
 from streamlab.cdc.handling import Handlers
@@ -23,7 +24,7 @@ from streamlab.cdc.pgoutput import Decoder
 from streamlab.cdc.position import LSN, Position
 from streamlab.cdc.preflight import Facts, check
 from streamlab.cdc.questions import SlotPositions, SlotQuestions
-from streamlab.cdc.reader import RECONNECT, StreamReader
+from streamlab.cdc.reader import StreamReader
 from streamlab.cdc.recording import About, Recorder
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.source import Lag
