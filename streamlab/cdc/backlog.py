@@ -21,7 +21,7 @@ import psycopg
 from streamlab import metrics
 from streamlab.cdc import slots
 from streamlab.cdc.acknowledgement import Bookkeeping
-from streamlab.cdc.connected import FIRST
+from streamlab.cdc.connected import FIRST, persist
 from streamlab.cdc.copied import Abandoned
 from streamlab.cdc.decoding import HandedOut, StreamDecoder, Taker
 from streamlab.cdc.garbage import uncollected
@@ -29,7 +29,7 @@ from streamlab.cdc.position import LSN
 from streamlab.cdc.slot_log import SlotLog
 from streamlab.errors import ChangeStreamError, NotAcknowledged
 from streamlab.failures import Failure, classify
-from streamlab.retry import RetriesExhausted, Retry, RetryPolicy
+from streamlab.retry import Retry, RetryPolicy
 
 __all__ = ["ROWS", "Backlog"]
 
@@ -106,17 +106,10 @@ class Backlog(Generic[H]):
                 if self.stopping.is_set():
                     return None
                 log.warning("%s: %s Connecting again.", self.name, error.problem)
-            try:
-                retry = Retry("cdc.catch_up", FIRST if self._target is None else self._reconnect, stop=self.stopping)
-                found = retry.call(self._attempt)
-                metrics.CDC_RECONNECTS.labels(self.name).inc()
-                return found
-            except RetriesExhausted as exhausted:
-                if exhausted.reason == "stopped":
-                    return None
-                if isinstance(exhausted.__cause__, ChangeStreamError):
-                    raise exhausted.__cause__ from exhausted
-                raise
+            retry = Retry("cdc.catch_up", FIRST if self._target is None else self._reconnect, stop=self.stopping)
+            found = persist(retry, self._attempt)
+            metrics.CDC_RECONNECTS.labels(self.name).inc()
+            return found
         return None
 
     def _attempt(self) -> list[H] | None:

@@ -24,7 +24,7 @@ from streamlab.errors import ChangeStreamError, SlotInUse, SlotLost, StreamLost
 from streamlab.failures import Failure, classify
 from streamlab.retry import RetriesExhausted, Retry, RetryPolicy
 
-__all__ = ["FIRST", "RECONNECT", "Connected"]
+__all__ = ["FIRST", "RECONNECT", "Connected", "first_time", "persist"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ RECONNECT: Final = RetryPolicy(attempts=1000, seconds=300.0, base=0.1, cap=5.0)
 """After a connection was lost: long enough for a server to be restarted or upgraded."""
 
 H = TypeVar("H", bound=HandedOut)
+R = TypeVar("R")
 
 
 class Connected(Generic[H]):
@@ -79,19 +80,15 @@ class Connected(Generic[H]):
             "cdc.connect",
             self._policies[again],
             stop=self.stopping,
-            classify=classify if again else _first_time,
+            classify=classify if again else first_time,
         )
         with self._lock:
             # What was handed out in this iteration need not come again.
             position = self.books.start
-        try:
-            self.connection = retry.call(self._connect, position)
-        except RetriesExhausted as exhausted:
-            if exhausted.reason == "stopped":
-                return False
-            if isinstance(exhausted.__cause__, ChangeStreamError):
-                raise exhausted.__cause__ from exhausted
-            raise
+        connection = persist(retry, lambda: self._connect(position))
+        if connection is None:
+            return False
+        self.connection = connection
         self._decoder.reset()
         self._counted_bytes = 0
         if again:
@@ -145,6 +142,24 @@ class Connected(Generic[H]):
                 self._decoder.reset()
 
 
-def _first_time(error: object) -> Failure:
+def persist(retry: Retry, work: Callable[[], R]) -> R | None:
+    """Do something within the bounds of a retry; None where it was stopped.
+
+    Raises
+    ------
+    ChangeStreamError
+        The last failure, when the bounds are reached.
+    """
+    try:
+        return retry.call(work)
+    except RetriesExhausted as exhausted:
+        if exhausted.reason == "stopped":
+            return None
+        if isinstance(exhausted.__cause__, ChangeStreamError):
+            raise exhausted.__cause__ from exhausted
+        raise
+
+
+def first_time(error: object) -> Failure:
     """A server that cannot be reached at all is most often a wrong address: say so at once."""
     return Failure.FATAL if isinstance(error, StreamLost) and not isinstance(error, SlotInUse) else classify(error)

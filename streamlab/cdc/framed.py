@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from streamlab.cdc import slots
 from streamlab.cdc.backlog import ROWS, Backlog
+from streamlab.cdc.connected import FIRST, first_time, persist
 from streamlab.cdc.decoding import HandedOut, StreamDecoder
 from streamlab.cdc.patience import PatientConnection
 from streamlab.cdc.position import LSN, Position
@@ -24,6 +25,7 @@ from streamlab.cdc.source import enough
 from streamlab.cdc.spill import Spill
 from streamlab.cdc.transaction import Transaction
 from streamlab.errors import CannotCapture, SettingsError
+from streamlab.retry import Retry
 
 if TYPE_CHECKING:
     import psycopg
@@ -105,10 +107,11 @@ class BulkReader(SlotReader):
         def begin() -> Backlog[FrameBatch] | None:
             if reader.connection is not None:
                 return None
-            with closing(self._ordinary()) as connection:
-                facts = self._inspect(connection)
-            waiting = facts.server.written - self._books.start
-            if waiting < ahead:
+            # A reader that has just ended may hold the slot for a moment.
+            retry = Retry("cdc.connect", FIRST, stop=self._stopping, classify=first_time)
+            facts = persist(retry, self._look)
+            waiting = 0 if facts is None else facts.server.written - self._books.start
+            if facts is None or waiting < ahead:
                 return None
             log.info("%s: %d bytes of log wait, and are read through COPY", self.slot_name, waiting)
             return self._backlog(decoder, strict=False)
@@ -202,6 +205,10 @@ class BulkReader(SlotReader):
             if backlog is not None and reader.backlog is backlog:
                 # It was left in the midst: what is decoded and was not handed out comes again.
                 reader.disconnect()
+
+    def _look(self) -> Facts:
+        with closing(self._ordinary()) as connection:
+            return self._inspect(connection)
 
     def _inspect(self, connection: psycopg.Connection[Any], *, bulk: bool = False) -> Facts:
         """Check what has to hold before the slot is read, and note where it stands."""

@@ -236,6 +236,17 @@ def test_a_session_gives_frames_and_acknowledges_by_itself(shop: Shop) -> None:
         next(cdc.catch_up())
 
 
+def test_a_slot_that_is_held_for_a_moment_is_waited_for(shop: Shop) -> None:
+    fill_from = shop.reader()
+    fill(shop, 3)
+    next(fill_from.transactions())
+    closing = threading.Timer(0.3, fill_from.close)
+    closing.start()
+    found = rows(shop.reader(initialize=False).frames(backlog=0, until=1))
+    closing.join()
+    assert [each[2] for each in found] == [*range(1, 31)]
+
+
 def test_a_slot_with_two_phase_commit_is_refused(shop: Shop) -> None:
     cdc = shop.reader(protocol=3, two_phase=True)
     for iterate in (cdc.frames, lambda: cdc.frames(backlog=None), cdc.catch_up):

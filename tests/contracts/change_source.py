@@ -140,6 +140,29 @@ class ChangeSourceContract(ABC):
             world.insert(1)
             assert ids(next(source.batches(max_rows=1000, max_wait=0.05))) == [1]
 
+    def test_until_a_position_ends_with_what_ends_there(self, world: World) -> None:
+        with world.reader() as source:
+            for number in range(4):
+                world.insert(number)
+            transactions = list(source.transactions(until=4))
+            upto = transactions[1].end_position
+            assert ids(*source.transactions(until=upto)) == [0, 1]
+            assert ids(*source.batches(max_rows=1, until=upto)) == [0, 1]
+            assert ids(*source.batches(max_rows=100, until=upto)) == [0, 1]
+            assert [ids(each) for each in source.batches(max_rows=1, until=3)] == [[0], [1], [2]]
+
+    def test_until_what_is_written_ends_by_itself(self, world: World) -> None:
+        with world.reader() as source:
+            assert list(source.transactions(until=source.written())) == []
+            for number in range(3):
+                world.insert(number)
+            transactions = list(source.transactions(until=source.written()))
+            assert ids(*transactions) == [0, 1, 2]
+            source.acknowledge(transactions[-1])
+            assert list(source.transactions(until=source.written())) == []
+            world.insert(7)
+            assert ids(*source.batches(until=source.written())) == [7]
+
     def test_idle_ends_the_iteration(self, world: World) -> None:
         with world.reader() as source:
             world.insert(1)
