@@ -110,6 +110,18 @@ def transaction(number: int, *messages: bytes) -> list[bytes]:
     return [pg.begin(number, 100 * number), *messages, pg.commit(100 * number, 100 * number + 8)]
 
 
+def test_a_part_never_ends_where_a_transaction_did_that_comes_again() -> None:
+    """To acknowledge it would acknowledge the transaction, whose rest is still to come."""
+    decoder = FrameDecoder(max_rows=10, max_bytes=200, types=SHARED)
+    messages = [T.relation(), *transaction(1, *(T.insert([str(n), "x" * 40]) for n in range(9)))]
+    found = [*decoder.receive(messages[:6]), *decoder.receive(messages[6:]), *decoder.flush()]
+    assert [(each.complete, each.end_position) for each in found] == [(False, 0), (True, 108)]
+    assert found[0].commit_timestamp == found[1].commit_timestamp
+    decoder.reset(after=LSN(50))
+    (part,) = decoder.receive(messages[:6])
+    assert (part.complete, part.end_position) == (False, 50)
+
+
 def test_a_batch_is_cut_between_transactions() -> None:
     decoder = FrameDecoder(max_rows=4, types=SHARED)
     first, second = transaction(1, T.insert(["1", "a"]), T.insert(["2", "b"])), transaction(2, T.insert(["3", None]))
