@@ -147,7 +147,8 @@ def test_with_the_position_in_the_sink_nothing_is_lost_or_repeated(
     assert (transaction.gid, ids(transaction)) == (prepared.gid("a"), [1, 2, 3])
     cdc.acknowledge(transaction)
     cdc.close()
-    assert shop.confirmed() == str(transaction.end_position)
+    # Beyond it, where the server wrote something of its own meanwhile.
+    assert LSN.parse(shop.confirmed()) >= transaction.end_position
 
 
 @PROTOCOLS
