@@ -219,6 +219,8 @@ class PostgreSQLCDC(BulkReader):
                     )
             facts = self._facts(connection)
             check(facts, slot=False)
+            if self._two_phase if facts.slot is None else facts.slot.two_phase:
+                self._check_two_phase()
             if facts.slot is None:
                 slots.create_slot(connection, self.slot_name, two_phase=self._two_phase)
                 check(self._facts(connection))

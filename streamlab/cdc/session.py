@@ -109,6 +109,8 @@ class CDCSession(BulkReader):
         if self._over:
             raise SlotMissing(f"The session {self.slot_name} is over.", "Open a new one.")
         with closing(self._ordinary()) as connection:
+            if self._two_phase:
+                self._check_two_phase()
             if self._own_publication:
                 self._preview(connection)
                 self._publish()

@@ -171,9 +171,18 @@ class SlotReader(Followed):
             options["binary"] = "true"
         if self._protocol > 1:
             options["streaming"] = "parallel" if self._protocol > 3 else "on"
-        if self._protocol > 2 and facts.slot is not None and facts.slot.two_phase:
+        if facts.slot is not None and facts.slot.two_phase:
+            self._check_two_phase()
             options["two_phase"] = "on"
         return options
+
+    def _check_two_phase(self) -> None:
+        if self._protocol < 3:
+            # The server would send prepared transactions all the same, as messages that this protocol does not have.
+            raise SettingsError(
+                f"Protocol {self._protocol} has no two-phase commit, and the slot {self.slot_name} has it.",
+                "Read it with protocol=3 or 4, or use a slot without two_phase.",
+            )
 
     def _record(self, facts: Facts) -> None:
         """A stream has begun: write down what it brings, if that is asked for."""

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from streamlab import settings
 from streamlab.cdc import LSN, PostgreSQLCDC, Transaction
+from streamlab.errors import SettingsError
 
 from .conftest import Shop, eventually
 
@@ -70,6 +71,20 @@ def reader(shop: Shop, protocol: int, **options: Any) -> PostgreSQLCDC:
 
 def ids(transaction: Transaction) -> list[int]:
     return [event.new_data["id"] for event in transaction]
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_a_protocol_that_has_no_two_phase_commit_is_refused(shop: Shop, protocol: int) -> None:
+    with pytest.raises(SettingsError, match=f"Protocol {protocol} has no two-phase commit"):
+        reader(shop, protocol)
+    assert shop.confirmed() is None
+    reader(shop, 3)
+    later = shop.reader(initialize=False, protocol=protocol)
+    for use in (later.initialize, lambda: next(later.transactions(idle=5))):
+        with pytest.raises(SettingsError, match="Read it with protocol=3 or 4"):
+            use()
+    with pytest.raises(SettingsError, match="no two-phase commit"), shop.session(protocol=protocol, two_phase=True):
+        pass
 
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [3, 4])
