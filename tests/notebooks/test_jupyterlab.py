@@ -43,9 +43,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def jupyter(stack: object, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def jupyter(stack: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of `streamlab lab`, with directories of its own."""
+    tmp_path = tmp_path_factory.mktemp("jupyter")
     port = free_port()
     environment = {
         **os.environ,
@@ -109,7 +110,7 @@ def page(jupyter: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("slug", [lesson.slug for lesson in runner.lessons()])
 def test_a_lesson_runs_from_the_first_cell_to_the_last(slug: str, page: Any, jupyter: str) -> None:
-    page.goto(f"{jupyter}/lab/tree/{slug}.ipynb?token={TOKEN}")
+    page.goto(f"{jupyter}/lab/workspaces/{slug}/tree/{slug}.ipynb?token={TOKEN}")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
     # Cells that are run before there is a kernel raise a dialog.
     page.wait_for_function(
