@@ -33,6 +33,10 @@ can do something about::
      |   +- Fenced               another consumer has acquired the checkpoint
      |   +- CheckpointBehind     the position does not lie after the stored one
      |   +- CheckpointBusy       the former holder's transaction is still open
+     +- ConnectError             Kafka Connect does not do what it is asked
+     |   +- ConnectorMissing     there is no such connector
+     |   +- ConnectorRefused     the configuration is wrong, by its lint or by the worker
+     |   +- ConnectorFailed      the connector or a task of it has ended with an error
      +- CrashTestError           a crash test could not be carried out
      |   +- NeverReached         the failpoint was not passed, so nothing was proved
      +- ProxyError               a proxy could not do what it was told
@@ -48,6 +52,10 @@ __all__ = [
     "CheckpointBehind",
     "CheckpointBusy",
     "CheckpointError",
+    "ConnectError",
+    "ConnectorFailed",
+    "ConnectorMissing",
+    "ConnectorRefused",
     "CrashTestError",
     "DownloadError",
     "Fenced",
@@ -217,6 +225,22 @@ class CheckpointBehind(CheckpointError):
 
 class CheckpointBusy(CheckpointError):
     """The former holder has moved the checkpoint in a transaction that is still open."""
+
+
+class ConnectError(StreamlabError):
+    """Kafka Connect does not answer, or does not do what it is asked."""
+
+
+class ConnectorMissing(ConnectError):
+    """The worker knows no connector of that name."""
+
+
+class ConnectorRefused(ConnectError):
+    """A configuration is wrong: the lint or the worker says so, and nothing was changed."""
+
+
+class ConnectorFailed(ConnectError):
+    """A connector or a task of it has ended with an error; the message has the first lines of its trace."""
 
 
 class CrashTestError(StreamlabError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from streamlab.cli import doctor, lessons, metrics, nb, servers, tools
+from streamlab.cli import connect, doctor, lessons, metrics, nb, servers, tools
 from streamlab.cli.show import guarded, write
 
 __all__ = ["app", "main"]
@@ -38,6 +38,7 @@ for _command in (
     tools.bench,
 ):
     app.command(_command.__name__.rstrip("_"))(_command)
+app.add_typer(connect.app, name="connect")
 app.add_typer(nb.app, name="nb")
 
 

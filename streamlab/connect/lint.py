@@ -1,0 +1,268 @@
+"""What is outdated, unknown, without effect or unsafe in a connector's configuration.
+
+Connect checks the values of keys that a plugin defines, and ignores every other key: a misspelt or outdated one fails
+by what does not happen. The lint holds a configuration against the keys that are read (`streamlab.connect.catalog`),
+the names of former times (`streamlab.connect.outdated`), and what a key needs beside it to have an effect
+(`streamlab.connect.effects`); then it names what loses data or shows secrets (`streamlab.connect.safety`).
+
+Pure: nothing is asked, read or changed. A value that is resolved later (``${file:...}``) is not judged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from streamlab.connect import effects, safety
+from streamlab.connect.answers import Key
+from streamlab.connect.catalog import Catalog, PluginKeys, nearest
+from streamlab.connect.document import entries
+from streamlab.connect.findings import Finding, Kind, Level, Subject, Used, listed
+from streamlab.connect.outdated import OUTDATED_VALUES, STAND_INS, Today, today
+
+__all__ = ["Finding", "Kind", "Level", "lint", "lint_text"]
+
+_ROLES = {"transforms": "transformation", "predicates": "predicate"}
+_CONVERTERS = ("key.converter", "value.converter", "header.converter")
+_OF_TRANSFORMS = ("type", "predicate", "negate", "plugin.version")
+_NUMBERS = {"INT", "LONG", "SHORT"}
+_NUMBER = re.compile(r"-?[0-9]+")
+
+
+def lint(configuration: Mapping[str, str], catalog: Catalog | None = None) -> list[Finding]:
+    """What is wrong with a configuration, in the order of its keys.
+
+    Parameters
+    ----------
+    configuration : mapping of str to str
+        Connect's configuration, as ``PUT /connectors/<name>/config`` takes it.
+    catalog : Catalog, optional
+        The plugins to check against; by default the table of this package.
+    """
+    catalog = catalog or Catalog.load()
+    order = {key: number for number, key in enumerate(configuration)}
+    found = list(dict.fromkeys(_findings(configuration, catalog)))
+    return sorted(found, key=lambda each: (order.get(each.key, -1), each.level, each.kind))
+
+
+def lint_text(text: str, catalog: Catalog | None = None) -> list[Finding]:
+    """What is wrong with a configuration in a file, each finding with its line, in the order of the file."""
+    try:
+        read = entries(text)
+    except json.JSONDecodeError as error:
+        problem = f"This is no JSON: {error.msg}, in column {error.colno}."
+        return [Finding("", Level.ERROR, Kind.INVALID, problem, "Correct the file.", error.lineno)]
+    lines: dict[str, int] = {}
+    values: dict[str, str] = {}
+    found = []
+    for each in read:
+        if each.key in lines:
+            problem = f"{each.key} stands here again, and the value in line {lines[each.key]} is lost."
+            found.append(Finding(each.key, Level.ERROR, Kind.INVALID, problem, "Keep one of them.", each.line))
+        lines[each.key] = each.line
+        if isinstance(each.value, dict | list) or each.value is None:
+            problem = f"The value of {each.key} is no string, and Kafka Connect refuses it."
+            fix = "Write lists with commas, in one string: a,b,c."
+            found.append(Finding(each.key, Level.ERROR, Kind.INVALID, problem, fix, each.line))
+            continue
+        values[each.key] = each.value if isinstance(each.value, str) else json.dumps(each.value)
+    # What is missing has no line of its own: it is told where the connector is named.
+    named = lines.get("connector.class", min(lines.values(), default=1))
+    found += [replace(each, line=lines.get(each.key, named)) for each in lint(values, catalog)]
+    return sorted(found, key=lambda each: (each.line, each.level, each.kind))
+
+
+def _findings(configuration: Mapping[str, str], catalog: Catalog) -> Iterator[Finding]:
+    plugin, wrong = _connector(configuration.get("connector.class", "").strip(), catalog)
+    yield from wrong
+    subject = Subject(configuration, catalog, plugin)
+    used = []
+    for each in _used(subject):
+        used.append(each)
+        yield from _of_used(each, catalog)
+    subject = replace(subject, used=tuple(used))
+    if plugin is not None:
+        yield from _keys(subject, plugin)
+    yield from effects.findings(subject)
+    yield from safety.findings(subject)
+
+
+def _connector(name: str, catalog: Catalog) -> tuple[PluginKeys | None, list[Finding]]:
+    """The connector of a configuration, and what is wrong with how it is named."""
+    here = "connector.class"
+    if not name:
+        problem = "connector.class is missing: nothing says which connector this is."
+        return None, [Finding(here, Level.ERROR, Kind.MISSING, problem, "Add connector.class.")]
+    if plugin := catalog.find(name):
+        if plugin.kind in {"source", "sink"}:
+            return plugin, []
+        problem = f"{name} is a {plugin.kind}, not a connector."
+        return None, [Finding(here, Level.ERROR, Kind.INVALID, problem, "Name a connector's class.")]
+    if stand_in := catalog.find(STAND_INS.get(name, "")):
+        problem = f"{name} is not installed; {stand_in.name} does the same, with keys of its own."
+        fix = f"Write connector.class={stand_in.name}."
+        return stand_in, [Finding(here, Level.ERROR, Kind.OUTDATED, problem, fix)]
+    classes = [each.name for each in catalog.of_kind("source", "sink")]
+    # Another vendor's class may share most of its letters; a misspelt one shares its last part too.
+    near = nearest(name, classes, cutoff=0.9)
+    level = Level.ERROR if catalog.complete or near else Level.WARNING
+    who = "The worker has" if catalog.complete else "The table knows"
+    fix = f"Did you mean {near}?" if near else "Install its plugin, or use one of: " + ", ".join(sorted(classes)) + "."
+    problem = f"{who} no connector {name}, so its own keys are not checked."
+    return None, [Finding(here, level, Kind.UNKNOWN, problem, fix)]
+
+
+# -- keys of the connector -----------------------------------------------------------------------------------------
+
+
+def _keys(subject: Subject, plugin: PluginKeys) -> Iterator[Finding]:
+    below = tuple(f"{each}." for each in (*_ROLES, *_CONVERTERS, "topic.creation"))
+    named = tuple(f"{each}." for key in ("converters", "post.processors") for each in subject.list(key))
+    for key, value in subject.configuration.items():
+        defined = plugin.get(key)
+        if (defined is None or defined.name != key) and key.startswith((*below, *named)):
+            continue
+        renamed = today(plugin, key, subject.configuration)
+        if renamed is not None:
+            yield _outdated(key, renamed, still=defined is not None)
+        elif defined is not None:
+            yield from _value(key, value, defined)
+        elif plugin.passes_on(key):
+            yield from _passed_on(key, plugin)
+        else:
+            yield _unknown(key, key, plugin, subject.catalog)
+
+
+def _passed_on(key: str, plugin: PluginKeys) -> Iterator[Finding]:
+    """A key that is handed on unseen: it may be meant for the driver, or be a misspelt one."""
+    if key.startswith("snapshot.select.statement.overrides."):
+        return
+    if near := nearest(key, plugin.names, cutoff=0.85):
+        problem = f"{key} is no key of the connector; it is only handed on to the database driver."
+        yield Finding(key, Level.ERROR, Kind.UNKNOWN, problem, f"Did you mean {near}?")
+    elif key.startswith("database."):
+        new = key.replace("database.", "driver.", 1)
+        problem = f"{key} is a setting of the database driver under its name from Debezium 1.x."
+        yield Finding(key, Level.WARNING, Kind.OUTDATED, problem, f"Write {new}.")
+    elif key.startswith("internal."):
+        problem = f"{key} is internal to Debezium: any version may drop it without a word."
+        yield Finding(key, Level.WARNING, Kind.UNSAFE, problem, "Do without it.")
+
+
+def _outdated(key: str, new: Today, *, still: bool) -> Finding:
+    level = Level.WARNING if still else Level.ERROR
+    does = "is still read, and deprecated" if still else f"is a name {new.whose}, and nothing reads it"
+    fix = " ".join(
+        filter(
+            None,
+            [
+                f"Its name is {new.name}{' here' if 'other' in new.whose else ' now'}." if new.name else "Remove it.",
+                new.how,
+            ],
+        )
+    )
+    return Finding(key, level, Kind.OUTDATED, f"{key} {does}.", fix)
+
+
+def _unknown(full: str, key: str, plugin: PluginKeys, catalog: Catalog) -> Finding:
+    owner = next((each for each in catalog.of_kind(*_kin(plugin)) if key in each.keys), None)
+    simple = plugin.name.rpartition(".")[2]
+    problem = f"{full} is not a key of {simple}: Kafka Connect takes it, and nothing reads it."
+    if near := nearest(key, plugin.names):
+        fix = f"Did you mean {full.removesuffix(key)}{near}?"
+    elif owner is not None:
+        fix = f"It is a key of {owner.name.rpartition('.')[2]}; remove it here."
+    else:
+        fix = "Remove it, or correct its name."
+    return Finding(full, Level.ERROR, Kind.UNKNOWN, problem, fix)
+
+
+def _kin(plugin: PluginKeys) -> tuple[str, ...]:
+    return ("source", "sink") if plugin.kind in {"source", "sink"} else (plugin.kind,)
+
+
+def _value(full: str, value: str, defined: Key) -> Iterator[Finding]:
+    """Whether a value is one that the plugin takes."""
+    text = value.strip()
+    if "${" in text:
+        return
+    new = OUTDATED_VALUES.get(defined.name, {}).get(text.lower())
+    values = {each.lower() for each in defined.values}
+    if new and (not values or text.lower() not in values):
+        if values and new not in values:
+            new = ", ".join(sorted(values))
+        yield Finding(
+            full, Level.ERROR, Kind.OUTDATED, f"{full}={text} is a value of former times, and is refused.",
+            f"Write {full}={new}.",
+        )  # fmt: skip
+    elif values and text.lower() not in values:
+        near = nearest(text.lower(), values, cutoff=0.6)
+        fix = f"Did you mean {near}?" if near else f"Write one of: {', '.join(sorted(values))}."
+        yield Finding(full, Level.ERROR, Kind.INVALID, f"{full} cannot be {text or 'empty'}.", fix)
+    elif defined.kind == "BOOLEAN" and text.lower() not in {"true", "false"}:
+        yield Finding(full, Level.ERROR, Kind.INVALID, f"{full} cannot be {text}.", "Write true or false.")
+    elif defined.kind in _NUMBERS and not _NUMBER.fullmatch(text):
+        yield Finding(full, Level.ERROR, Kind.INVALID, f"{full} cannot be {text}.", "Write a whole number.")
+
+
+# -- what a connector uses -----------------------------------------------------------------------------------------
+
+
+def _used(subject: Subject) -> Iterator[Used]:
+    """The transformations, predicates and converters of a configuration."""
+    configuration = subject.configuration
+
+    def below(prefix: str) -> dict[str, str]:
+        return {key.removeprefix(prefix): value for key, value in configuration.items() if key.startswith(prefix)}
+
+    for role, kind in _ROLES.items():
+        for alias in listed(configuration.get(role, "")):
+            prefix = f"{role}.{alias}."
+            keys = below(prefix)
+            cls = keys.get("type", "").strip()
+            yield Used(kind, alias, prefix, cls, subject.catalog.find(STAND_INS.get(cls, cls)), keys)
+    for role in _CONVERTERS:
+        if cls := configuration.get(role, "").strip():
+            plugin = subject.catalog.find(cls)
+            yield Used("converter", role, f"{role}.", cls, plugin, below(f"{role}."))
+
+
+def _of_used(used: Used, catalog: Catalog) -> Iterator[Finding]:
+    """What is wrong with the class of a transformation, predicate or converter, and with its keys."""
+    where = used.prefix.removesuffix(".") if used.role == "converter" else f"{used.prefix}type"
+    if not used.cls:
+        problem = f"The {used.role} {used.alias} has no type."
+        listing = "transforms" if used.role == "transformation" else "predicates"
+        yield Finding(listing, Level.ERROR, Kind.MISSING, problem, f"Add {where}, or take {used.alias} from the list.")
+    elif used.cls in STAND_INS:
+        problem = f"{used.cls} is the name of former times."
+        yield Finding(where, Level.ERROR, Kind.OUTDATED, problem, f"Write {where}={STAND_INS[used.cls]}.")
+    elif used.plugin is None:
+        kinds = ("converter", "header_converter") if used.role == "converter" else (used.role,)
+        near = nearest(used.cls, [each.name for each in catalog.of_kind(*kinds)], cutoff=0.85)
+        level = Level.ERROR if catalog.complete or near else Level.WARNING
+        who = "The worker has" if catalog.complete else "The table knows"
+        fix = f"Did you mean {near}?" if near else "Install its plugin on the worker."
+        yield Finding(where, level, Kind.UNKNOWN, f"{who} no {used.role} {used.cls}.", fix)
+    if used.plugin is None:
+        return
+    for key, value in used.keys.items():
+        full = used.prefix + key
+        if key in {"type", "plugin.version"} or (used.role == "transformation" and key in _OF_TRANSFORMS):
+            continue
+        defined = used.plugin.get(key)
+        renamed = today(used.plugin, key, used.keys)
+        if renamed is not None:
+            new = replace(
+                renamed,
+                name=used.prefix + renamed.name if renamed.name else "",
+                how=renamed.how.replace("Write ", f"Write {used.prefix}"),
+            )
+            yield _outdated(full, new, still=defined is not None)
+        elif defined is not None:
+            yield from _value(full, value, defined)
+        elif used.plugin.keys:
+            # A plugin that defines nothing (CloudEventsConverter) may read anything.
+            yield _unknown(full, key, used.plugin, catalog)

@@ -1,0 +1,433 @@
+"""What the lint finds in configurations as they are found on the web, and that it finds nothing in good ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from streamlab.connect import effects, outdated, safety
+from streamlab.connect.catalog import Catalog
+from streamlab.connect.lint import Finding, Kind, Level, lint, lint_text
+
+MYSQL = {
+    "connector.class": "io.debezium.connector.mysql.MySqlConnector",
+    "database.hostname": "127.0.0.1",
+    "database.port": "3306",
+    "database.user": "cdc",
+    "database.password": "${file:/secrets/mysql.properties:password}",
+    "database.server.id": "5001",
+    "topic.prefix": "shop",
+    "database.include.list": "shop",
+    "schema.history.internal.kafka.bootstrap.servers": "127.0.0.1:9092",
+    "schema.history.internal.kafka.topic": "shop.history",
+}
+POSTGRES = {
+    "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+    "database.hostname": "127.0.0.1",
+    "database.dbname": "shop",
+    "database.user": "cdc",
+    "database.password": "${env:PASSWORD}",
+    "topic.prefix": "shop",
+    "plugin.name": "pgoutput",
+    "slot.name": "shop",
+    "publication.name": "shop",
+    "publication.autocreate.mode": "filtered",
+}
+SINK = {
+    "connector.class": "io.debezium.connector.jdbc.JdbcSinkConnector",
+    "topics": "shop.orders",
+    "connection.url": "jdbc:postgresql://127.0.0.1/copy",
+    "connection.username": "app",
+    "connection.password": "${file:/secrets/postgres.properties:password}",
+    "insert.mode": "upsert",
+    "primary.key.mode": "record_key",
+    "delete.enabled": "true",
+    "schema.evolution": "basic",
+}
+UNWRAPPED = {"transforms": "unwrap", "transforms.unwrap.type": outdated.UNWRAP}
+JSON = {"value.converter": "org.apache.kafka.connect.json.JsonConverter"}
+
+
+def only(base: Mapping[str, str], **changes: str | None) -> Finding:
+    """The one finding of a configuration with changes; underscores stand for dots, two for one underscore."""
+    found = lint(changed(base, **changes))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def changed(base: Mapping[str, str], **changes: str | None) -> dict[str, str]:
+    made = dict(base)
+    for name, value in changes.items():
+        key = name.replace("__", "\0").replace("_", ".").replace("\0", "_")
+        if value is None:
+            made.pop(key, None)
+        else:
+            made[key] = value
+    return made
+
+
+@pytest.mark.parametrize("good", [MYSQL, POSTGRES, SINK], ids=["mysql", "postgres", "sink"])
+def test_a_good_configuration_has_no_findings(good: dict[str, str]) -> None:
+    assert lint(good) == []
+
+
+def test_what_debezium_reads_without_defining_it_is_no_finding() -> None:
+    more = {
+        "signal.enabled.channels": "source,kafka",
+        "signal.kafka.topic": "signals",
+        "signal.consumer.security.protocol": "SSL",
+        "signal.data.collection": "shop.signals",
+        "schema.history.internal.producer.acks": "all",
+        "driver.allowPublicKeyRetrieval": "true",
+        "topic.delimiter": "-",
+        "column.mask.with.5.chars": "shop.customers.name",
+        "column.mask.hash.SHA-256.with.salt.abc": "shop.customers.mail",
+        "snapshot.select.statement.overrides": "shop.orders",
+        "snapshot.select.statement.overrides.shop.orders": "SELECT * FROM orders",
+        "skip.messages.without.change": "true",
+        "converters": "bool",
+        "bool.type": "io.debezium.connector.binlog.converters.TinyIntOneToBooleanConverter",
+        "bool.selector": ".*",
+        "producer.override.compression.type": "zstd",
+        "topic.creation.default.replication.factor": "1",
+        "topic.creation.default.partitions": "1",
+        "topic.creation.groups": "small",
+        "topic.creation.small.include": ".*history",
+        "topic.creation.small.partitions": "1",
+        "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "value.converter.schemas.enable": "false",
+        "transforms": "unwrap, route",
+        "transforms.unwrap.type": "io.debezium.transforms.ExtractNewRecordState",
+        "transforms.unwrap.delete.tombstone.handling.mode": "rewrite",
+        "transforms.unwrap.predicate": "orders",
+        "transforms.unwrap.negate": "true",
+        "transforms.route.type": "org.apache.kafka.connect.transforms.RegexRouter",
+        "transforms.route.regex": ".*",
+        "transforms.route.replacement": "all",
+        "predicates": "orders",
+        "predicates.orders.type": "org.apache.kafka.connect.transforms.predicates.TopicNameMatches",
+        "predicates.orders.pattern": ".*orders",
+    }
+    assert lint({**MYSQL, **more}) == []
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "old", "new"),
+    [
+        (MYSQL, "database.server.name", "topic.prefix"),
+        (MYSQL, "database.history.kafka.topic", "schema.history.internal.kafka.topic"),
+        (MYSQL, "database.history.skip.unparseable.ddl", "schema.history.internal.skip.unparseable.ddl"),
+        (MYSQL, "table.whitelist", "table.include.list"),
+        (POSTGRES, "schema.blacklist", "schema.exclude.list"),
+        (POSTGRES, "slot.drop_on_stop", "slot.drop.on.stop"),
+        (POSTGRES, "toasted.value.placeholder", "unavailable.value.placeholder"),
+        (SINK, "pk.mode", "primary.key.mode"),
+        (SINK, "fields.whitelist", "field.include.list"),
+        (SINK, "connection.user", "connection.username"),
+    ],
+)
+def test_an_outdated_name_is_told_with_the_one_of_today(base: dict[str, str], old: str, new: str) -> None:
+    (found,) = (each for each in lint({**base, old: "x"}) if each.key == old)
+    assert (found.level, found.kind) == (Level.ERROR, Kind.OUTDATED)
+    assert f"Its name is {new} " in found.fix
+
+
+def test_a_deprecated_name_that_is_still_read_is_a_warning() -> None:
+    found = only(SINK, table_name_format="${topic}")
+    assert (found.level, found.kind) == (Level.WARNING, Kind.OUTDATED)
+    assert "collection.name.format" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("tombstones", "deletes", "mode"),
+    [("false", "rewrite", "rewrite-with-tombstone"), ("true", "rewrite", "rewrite"), ("true", "drop", "drop")],
+)
+def test_the_two_old_keys_of_the_unwrap_transformation_become_one(tombstones: str, deletes: str, mode: str) -> None:
+    old = {"transforms.unwrap.drop.tombstones": tombstones, "transforms.unwrap.delete.handling.mode": deletes}
+    found = lint({**MYSQL, **UNWRAPPED, **old})
+    assert [each.key for each in found] == list(old)
+    assert all(f"Write transforms.unwrap.delete.tombstone.handling.mode={mode}." in each.fix for each in found)
+
+
+def test_a_class_of_another_vendor_is_told_and_its_keys_are_checked_against_the_one_here() -> None:
+    found = lint({**SINK, "connector.class": "io.confluent.connect.jdbc.JdbcSinkConnector", "pk.fields": "id"})
+    assert [(each.key, each.kind) for each in found] == [
+        ("connector.class", Kind.OUTDATED),
+        ("pk.fields", Kind.OUTDATED),
+    ]
+
+
+def test_a_misspelt_key_is_told_with_the_nearest_one() -> None:
+    found = only(MYSQL, table_inclde_list="shop.orders")
+    assert (found.level, found.kind, found.fix) == (Level.ERROR, Kind.UNKNOWN, "Did you mean table.include.list?")
+    found = only({**MYSQL, **UNWRAPPED}, transforms_unwrap_add_feilds="op")
+    assert (found.kind, found.fix) == (Kind.UNKNOWN, "Did you mean transforms.unwrap.add.fields?")
+    found = only({**MYSQL, **JSON}, value_converter_schema_enable="true")
+    assert found.fix == "Did you mean value.converter.schemas.enable?"
+    assert only(MYSQL, database_includelist="x").fix == "Did you mean database.include.list?"
+
+
+def test_a_key_of_another_plugin_is_told_as_such() -> None:
+    assert "It is a key of PostgresConnector" in only(MYSQL, slot_name="x").fix
+
+
+def test_a_setting_of_the_driver_has_a_prefix_of_its_own_today() -> None:
+    found = only(MYSQL, database_allowPublicKeyRetrieval="true")
+    assert (found.level, found.fix) == (Level.WARNING, "Write driver.allowPublicKeyRetrieval.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind", "fix"),
+    [
+        ("snapshot.mode", "schema_only", Kind.OUTDATED, "Write snapshot.mode=no_data."),
+        ("snapshot.mode", "initail", Kind.INVALID, "Did you mean initial?"),
+        ("max.batch.size", "2k", Kind.INVALID, "Write a whole number."),
+        ("provide.transaction.metadata", "yes", Kind.INVALID, "Write true or false."),
+    ],
+)
+def test_a_value_that_the_plugin_refuses_is_told(key: str, value: str, kind: Kind, fix: str) -> None:
+    assert (kind, fix) in {(each.kind, each.fix) for each in lint({**MYSQL, key: value}) if each.key == key}
+
+
+def test_a_value_that_is_resolved_later_is_not_judged() -> None:
+    assert lint({**MYSQL, "max.batch.size": "${env:SIZE}"}) == []
+
+
+def test_a_short_name_of_a_class_is_the_class() -> None:
+    assert only({**MYSQL, "connector.class": "MySqlConnector"}, table_inclde_list="x").kind is Kind.UNKNOWN
+
+
+def test_a_plugin_that_is_not_known_is_told_and_the_rest_is_checked() -> None:
+    found = lint({"connector.class": "com.example.Source", "secret.thing": "x", "password": "p", "transforms.a.b": "c"})
+    assert [(each.key, each.level) for each in found] == [
+        ("connector.class", Level.WARNING),
+        ("password", Level.ERROR),
+        ("transforms.a.b", Level.ERROR),
+    ]
+    assert found[2].fix == "Write transforms=a."
+    assert lint({"tasks.max": "1"})[0].kind is Kind.MISSING
+    assert only({**MYSQL, "connector.class": "io.debezium.connector.mysql.MySqlConector"}).level is Level.ERROR
+
+
+# -- effects -------------------------------------------------------------------------------------------------------
+
+
+def test_a_converters_setting_without_the_converter_has_no_effect() -> None:
+    found = only(MYSQL, value_converter_schemas_enable="false")
+    assert (found.level, found.kind) == (Level.ERROR, Kind.INEFFECTIVE)
+    assert "value.converter" in found.fix
+    assert lint({**MYSQL, **JSON, "value.converter.schemas.enable": "false"}) == []
+
+
+def test_a_transformation_that_is_not_in_the_list_has_no_effect() -> None:
+    found = only({**MYSQL, **UNWRAPPED}, transforms_route_regex="x")
+    assert (found.kind, found.fix) == (Kind.INEFFECTIVE, "Write transforms=unwrap,route.")
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "value"),
+    [
+        (MYSQL, "heartbeat.action.query", "SELECT 1"),
+        (MYSQL, "signal.kafka.topic", "signals"),
+        (MYSQL, "snapshot.mode.custom.name", "x"),
+        (MYSQL, "notification.sink.topic.name", "x"),
+        (MYSQL, "tasks.max", "4"),
+        (MYSQL, "schema.include.list", "x"),
+        (MYSQL, "topic.creation.other.partitions", "3"),
+        (POSTGRES, "include.schema.changes", "true"),
+        (SINK, "topic.creation.default.partitions", "3"),
+        (SINK, "errors.deadletterqueue.context.headers.enable", "true"),
+        (SINK, "errors.deadletterqueue.topic.name", "letters"),
+        ({**MYSQL, **UNWRAPPED}, "transforms.unwrap.negate", "true"),
+        (
+            {**MYSQL, "predicates.p.type": "org.apache.kafka.connect.transforms.predicates.RecordIsTombstone"},
+            "predicates",
+            "p",
+        ),
+    ],
+)
+def test_what_has_no_effect_where_it_stands_is_told(base: dict[str, str], key: str, value: str) -> None:
+    found = lint({**base, key: value})
+    assert Kind.INEFFECTIVE in {each.kind for each in found if each.key == key}, found
+
+
+def test_what_a_key_needs_may_stand_beside_it() -> None:
+    assert lint({**MYSQL, "heartbeat.action.query": "SELECT 1", "heartbeat.interval.ms": "5000"}) == []
+    letters = {
+        "errors.tolerance": "all",
+        "errors.deadletterqueue.topic.name": "letters",
+        "errors.deadletterqueue.context.headers.enable": "true",
+    }
+    assert lint({**SINK, **letters}) == []
+
+
+def test_lists_that_shut_each_other_out_are_told() -> None:
+    assert only(MYSQL, table_include_list="shop.a", table_exclude_list="shop.b").key == "table.exclude.list"
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "level"),
+    [
+        (MYSQL, "topic.prefix", Level.ERROR),
+        (MYSQL, "database.server.id", Level.WARNING),
+        (MYSQL, "schema.history.internal.kafka.topic", Level.ERROR),
+        (POSTGRES, "slot.name", Level.WARNING),
+        (POSTGRES, "publication.autocreate.mode", Level.WARNING),
+    ],
+)
+def test_what_is_missing_is_told(base: dict[str, str], key: str, level: Level) -> None:
+    found = lint({name: value for name, value in base.items() if name != key})
+    assert [(each.key, each.kind, each.level) for each in found] == [(key, Kind.MISSING, level)]
+
+
+def test_without_its_decoder_a_postgresql_source_cannot_start() -> None:
+    found = lint(changed(POSTGRES, plugin_name=None))
+    assert [(each.key, each.kind) for each in found] == [
+        ("plugin.name", Kind.MISSING),
+        ("publication.name", Kind.INEFFECTIVE),
+        ("publication.autocreate.mode", Kind.INEFFECTIVE),
+    ]
+
+
+def test_a_sink_that_deletes_needs_the_key_and_the_schemas() -> None:
+    assert only(SINK, primary_key_mode="record_value").key == "delete.enabled"
+    found = only({**SINK, **JSON}, value_converter_schemas_enable="false")
+    assert (found.key, found.kind) == ("value.converter.schemas.enable", Kind.INVALID)
+
+
+# -- safety --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "value", "level"),
+    [
+        (MYSQL, "database.password", "dbz", Level.ERROR),
+        (MYSQL, "database.ssl.truststore.password", "x", Level.ERROR),
+        (MYSQL, "schema.history.internal.producer.sasl.jaas.config", "x", Level.ERROR),
+        (SINK, "connection.url", "jdbc:postgresql://h/d?user=a&password=b", Level.ERROR),
+        (SINK, "connection.url", "jdbc:postgresql://a:b@h/d", Level.ERROR),
+        (SINK, "errors.tolerance", "all", Level.ERROR),
+        (MYSQL, "errors.tolerance", "all", Level.ERROR),
+        (MYSQL, "snapshot.mode", "no_data", Level.WARNING),
+        (MYSQL, "snapshot.mode", "Recovery", Level.ERROR),
+        (MYSQL, "inconsistent.schema.handling.mode", "skip", Level.ERROR),
+        (MYSQL, "skipped.operations", "t,d", Level.WARNING),
+        (MYSQL, "decimal.handling.mode", "double", Level.WARNING),
+        (MYSQL, "producer.override.acks", "1", Level.ERROR),
+        (MYSQL, "internal.log.position.check.enabled", "false", Level.ERROR),
+        (POSTGRES, "slot.drop.on.stop", "true", Level.ERROR),
+        (POSTGRES, "publication.autocreate.mode", "all_tables", Level.WARNING),
+        (SINK, "delete.enabled", "false", Level.WARNING),
+        ({**MYSQL, **UNWRAPPED}, "transforms.unwrap.delete.tombstone.handling.mode", "drop", Level.WARNING),
+    ],
+)
+def test_what_loses_data_or_shows_a_secret_is_told(base: dict[str, str], key: str, value: str, level: Level) -> None:
+    found = lint({**base, key: value})
+    assert [(each.key, each.level) for each in found] == [(key, level)], found
+
+
+def test_no_finding_repeats_a_secret() -> None:
+    found = lint({**MYSQL, "database.password": "hunter2", "x.secret": "hunter2", "connection.url": "a://b:hunter2@c"})
+    assert "hunter2" not in repr(found)
+
+
+def test_a_source_that_polls_tells_no_deletes() -> None:
+    polling = {
+        "connector.class": "io.confluent.connect.jdbc.JdbcSourceConnector",
+        "mode": "timestamp",
+        "query": "SELECT * FROM t WHERE at > ${offset}",
+        "topics": "t",
+    }
+    assert [each.key for each in lint(polling)] == ["connector.class", "mode", "query", "topics"]
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_findings_of_a_file_have_its_lines() -> None:
+    wrong = {**MYSQL, "database.server.name": "x", "max.batch.size": "many"}
+    text = json.dumps({"name": "c", "config": wrong}, indent=1)
+    lines = text.splitlines()
+    found = lint_text(text)
+    assert [each.key for each in found] == ["database.server.name", "max.batch.size"]
+    assert all(f'"{each.key}"' in lines[each.line - 1] for each in found)
+
+
+def test_what_is_missing_is_told_at_the_connectors_line() -> None:
+    values = {key: value for key, value in MYSQL.items() if key != "topic.prefix"}
+    (found,) = lint_text(json.dumps(values, indent=1))
+    assert (found.key, found.line) == ("topic.prefix", 2)
+
+
+def test_a_key_that_stands_twice_a_value_that_is_none_and_a_file_that_is_none() -> None:
+    text = json.dumps(MYSQL)[:-1] + ',\n"topic.prefix": "y",\n"table.include.list": ["a"],\n"tasks.max": 1}'
+    assert [(each.key, each.line, each.kind) for each in lint_text(text)] == [
+        ("topic.prefix", 2, Kind.INVALID),
+        ("table.include.list", 3, Kind.INVALID),
+    ]
+    (found,) = lint_text('{"a": "1",\n "b"}')
+    assert (found.line, found.kind) == (2, Kind.INVALID)
+    assert "no JSON" in found.problem
+
+
+# -- the rules themselves ------------------------------------------------------------------------------------------
+
+
+def read(key: str) -> bool:
+    """Whether some plugin of the table reads a key, or keys that begin with it."""
+    for plugin in Catalog.load().plugins.values():
+        if plugin.get(key) or any(name.startswith(key) for name in plugin.names):
+            return True
+    return key.startswith("signal.consumer.")
+
+
+@pytest.mark.parametrize("rule", effects._NEEDS, ids=lambda rule: rule.begin)
+def test_a_rule_about_effects_is_about_keys_that_there_are(rule: effects._Needs) -> None:
+    assert read(rule.begin)
+    assert read(rule.other)
+
+
+@pytest.mark.parametrize("rule", safety._LOSES, ids=lambda rule: f"{rule.key}={rule.values[0]}")
+def test_a_rule_about_safety_is_about_a_value_that_there_is(rule: safety._Loses) -> None:
+    defined = [each for plugin in Catalog.load().plugins.values() if (each := plugin.get(rule.key))]
+    assert defined
+    named = {value for key in defined for value in key.values}
+    assert not named or named & set(rule.values)
+
+
+@pytest.mark.parametrize(
+    ("cls", "names"),
+    [
+        (outdated.MYSQL, outdated._SOURCE),
+        (outdated.UNWRAP, outdated._UNWRAP),
+        (outdated.OUTBOX, outdated._OUTBOX),
+        (outdated.JDBC_SINK, outdated._JDBC_SINK),
+    ],
+)
+def test_names_of_today_are_read_and_most_of_former_times_are_not(
+    cls: str, names: Mapping[str, outdated.Today]
+) -> None:
+    plugin = Catalog.load().plugins[cls]
+    also = Catalog.load().plugins[outdated.POSTGRES] if cls == outdated.MYSQL else plugin
+    assert [new.name for new in names.values() if new.name and not (plugin.get(new.name) or also.get(new.name))] == []
+    still = {old for old in names if plugin.get(old)}
+    assert still <= {
+        "heartbeat.topics.prefix",
+        "event.deserialization.failure.handling.mode",
+        "table.name.format",
+        "table.naming.strategy",
+        "database.time_zone",
+    }
+
+
+@pytest.mark.parametrize("key", outdated.OUTDATED_VALUES)
+def test_values_of_today_are_taken_and_those_of_former_times_are_not(key: str) -> None:
+    defined = [each for plugin in Catalog.load().plugins.values() if (each := plugin.get(key)) and each.values]
+    for old, new in outdated.OUTDATED_VALUES[key].items():
+        assert any(new in each.values for each in defined)
+        assert not any(old in each.values for each in defined)
