@@ -330,12 +330,12 @@ def connect_url() -> str:
     return f"http://{address['host']}:{address['port']}"
 
 
-def connect_secret(service: str) -> str:
-    """What stands for a database's password in a connector's configuration: never the password itself.
+def connect_secret(service: str, role: Role = "cdc") -> str:
+    """What stands for a role's password in a connector's configuration: never the password itself.
 
     For our own worker a reference that its config provider resolves. For a worker of the user's own, what
     ``STREAMLAB_CONNECT_MYSQL_PASSWORD`` or ``STREAMLAB_CONNECT_POSTGRES_PASSWORD`` says, which
-    should be such a reference too (``${env:...}``, ``${file:...}``).
+    should be such a reference too (``${env:...}``, ``${file:...}``), for every role.
 
     Raises
     ------
@@ -344,7 +344,8 @@ def connect_secret(service: str) -> str:
     """
     if not given("connect"):
         directory = _service("connect")["secrets"]
-        return f"${{file:{directory}/{service}.properties:password}}"
+        name = service if role == "cdc" else f"{service}-{role}"
+        return f"${{file:{directory}/{name}.properties:password}}"
     variable = f"STREAMLAB_CONNECT_{service.upper()}_PASSWORD"
     if text := os.environ.get(variable):
         return text

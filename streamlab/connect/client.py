@@ -31,7 +31,9 @@ __all__ = ["ConnectClient"]
 log = logging.getLogger(__name__)
 
 _YOUNG = 15.0
-"""Seconds after `apply` for which a 404 is repeated, and an old failure may still be told."""
+"""Seconds after `apply` for which a 404 is repeated."""
+_STALE = 5.0
+"""Seconds after a change for which a failure of before may still be told; then it is believed to be a new one."""
 _LOGS = "See: streamlab logs connect"
 _POLL = 0.05
 
@@ -184,6 +186,8 @@ class ConnectClient:
     def wait_ready(self, name: str, *, limit: float = 60.0) -> ConnectorStatus:
         """Wait until the connector and all tasks are RUNNING, one task at least.
 
+        After a change to a connector that works, its worker may tell the RUNNING of before for a moment.
+
         Raises
         ------
         ConnectorFailed
@@ -226,9 +230,14 @@ class ConnectClient:
         ConnectorFailed
             A part failed again.
         """
-        self._forgive(name)
-        self._restart(name, only_failed=only_failed)
-        self.wait_ready(name, limit=limit)
+        if only_failed:
+            self._forgive(name)
+            self._restart(name)
+            self.wait_ready(name, limit=limit)
+        else:
+            # The worker's own restart of everything goes on telling RUNNING until it begins.
+            self.stop(name, limit=limit)
+            self.resume(name, limit=limit)
 
     def delete(self, name: str, *, forget: bool = False) -> bool:
         """Delete a connector; whether there was one.
@@ -305,9 +314,8 @@ class ConnectClient:
     def _command(self, method: str, name: str, *words: str, **options: Any) -> None:
         self._ask(method, path("connectors", name, *words), name, **options)
 
-    def _restart(self, name: str, *, only_failed: bool = True) -> None:
-        told = {"includeTasks": "true", "onlyFailed": str(only_failed).lower()}
-        self._command("POST", name, "restart", params=told)
+    def _restart(self, name: str) -> None:
+        self._command("POST", name, "restart", params={"includeTasks": "true", "onlyFailed": "true"})
 
     def _is_young(self, name: str) -> bool:
         with self._lock:
@@ -327,7 +335,7 @@ class ConnectClient:
             since, before = self._before.get(status.name, (0.0, set()))
             # A part that has been in another state since: if it fails in the same way again, that is news.
             before &= set(status.failed)
-            return [part for part in status.failed if part not in before or time.monotonic() - since > _YOUNG]
+            return [part for part in status.failed if part not in before or time.monotonic() - since > _STALE]
 
     def _wait(self, name: str, done: Callable[[ConnectorStatus], bool], what: str, limit: float) -> ConnectorStatus:
         deadline = time.monotonic() + limit

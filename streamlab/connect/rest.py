@@ -28,7 +28,7 @@ _LONGEST = 20.0
 
 
 def path(*parts: str) -> str:
-    """A path of a URL: names of connectors may hold anything."""
+    """A path of a URL: a name may hold spaces and signs. (A slash in one is refused by the worker itself.)"""
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 

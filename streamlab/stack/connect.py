@@ -73,9 +73,15 @@ class Connect(JVMService):
         if not self.secrets.exists():
             self.secrets.mkdir(mode=0o700)
             self.home.user.own(self.secrets)
-        for service, roles in (("postgres", postgres.ROLES), ("mysql", mysql.ROLES)):
-            values = {"user": roles["cdc"], "password": self._password(service)}
-            write_private(self.secrets / f"{service}.properties", property_file(values), self.home.user)
+        # Who captures, and who writes: a sink into PostgreSQL.
+        passwords = {
+            "postgres": (postgres.ROLES["cdc"], self._password("postgres", "cdc")),
+            "postgres-app": (postgres.ROLES["app"], self._password("postgres", "app")),
+            "mysql": (mysql.ROLES["cdc"], self._password("mysql", "cdc")),
+        }
+        for name, (user, password) in passwords.items():
+            values = {"user": user, "password": password}
+            write_private(self.secrets / f"{name}.properties", property_file(values), self.home.user)
         values = {
             **SETTINGS,
             **self._broker(),
@@ -97,13 +103,13 @@ class Connect(JVMService):
         own = {key: f"{SETTINGS[key].lstrip('_')}_{mark}" for key in named}
         return {"bootstrap.servers": settings.kafka_bootstrap(), **own}
 
-    def _password(self, service: str) -> str:
-        """The password of the capturing role, on our own server or on the one that the environment names."""
+    def _password(self, service: str, role: settings.Role) -> str:
+        """The password of a role, on our own server or on the one that the environment names."""
         if not settings.given(service):
-            return self.home.password(f"{service}-cdc")
+            return self.home.password(f"{service}-{role}")
         if service == "mysql":
-            return settings.mysql_address("cdc").secret()
-        dsn = str.__str__(settings.postgres_dsn("cdc"))
+            return settings.mysql_address(role).secret()
+        dsn = str.__str__(settings.postgres_dsn(role))
         return str(conninfo_to_dict(dsn).get("password") or "")
 
     def start(self) -> ProcessRecord:

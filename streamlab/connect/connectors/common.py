@@ -1,0 +1,202 @@
+"""What all connectors have: how records are written, what changes them on their way, who makes topics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar, Literal
+
+__all__ = ["Connector", "Format", "OutboxRouter", "Snapshot", "Transform", "Unwrap", "switch"]
+
+Snapshot = Literal["initial", "initial_only", "no_data", "when_needed", "always", "recovery"]
+"""When a source reads the tables themselves (``snapshot.mode``). All but initial and always lose something."""
+
+Deletes = Literal["tombstone", "rewrite", "rewrite-with-tombstone", "delete-to-tombstone", "drop"]
+
+_JSON = "org.apache.kafka.connect.json.JsonConverter"
+
+
+class Format(Enum):
+    """How keys or values are written in a topic. Set on every connector: the worker's own setting is for nobody."""
+
+    JSON = "json"
+    """Without schemas: small, and without types."""
+    JSON_WITH_SCHEMAS = "json with schemas"
+    """Each record carries its schema: five times as large; what the JDBC sink needs."""
+    TEXT = "text"
+    BYTES = "bytes"
+
+    def keys(self, role: str) -> dict[str, str]:
+        """The configuration of the converter for ``key`` or ``value``."""
+        name = f"{role}.converter"
+        if self is Format.TEXT:
+            return {name: "org.apache.kafka.connect.storage.StringConverter"}
+        if self is Format.BYTES:
+            return {name: "org.apache.kafka.connect.converters.ByteArrayConverter"}
+        # Without a converter of its own on the connector, `schemas.enable` there has no effect.
+        return {name: _JSON, f"{name}.schemas.enable": switch(self is Format.JSON_WITH_SCHEMAS)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """A transformation of records on their way (SMT, KIP-66), in Connect's own words.
+
+    Parameters
+    ----------
+    alias : str
+        Its name in this configuration.
+    cls : str
+        Its Java class.
+    settings : mapping of str to str
+        Its configuration, without the prefix.
+    """
+
+    alias: str
+    cls: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def keys(self) -> dict[str, str]:
+        """Its part of the configuration, without the prefix."""
+        return {"type": self.cls, **self.settings}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unwrap(Transform):
+    """Debezium's ExtractNewRecordState: the row after the change instead of the whole envelope.
+
+    Parameters
+    ----------
+    deletes : str
+        What becomes of a deletion: ``tombstone`` (a record without a value), ``rewrite`` (the old row with
+        ``__deleted``), ``rewrite-with-tombstone`` (both), ``delete-to-tombstone``, ``drop``.
+    fields : sequence of str
+        What of the envelope is added to the row: ``op``, ``source.lsn``, ... as ``__op``, ``__source_lsn``.
+    headers : sequence of str
+        The same, as headers of the record.
+    """
+
+    CLASS: ClassVar[str] = "io.debezium.transforms.ExtractNewRecordState"
+
+    alias: str = "unwrap"
+    cls: str = CLASS
+    deletes: Deletes = "tombstone"
+    fields: Sequence[str] = ()
+    headers: Sequence[str] = ()
+
+    def keys(self) -> dict[str, str]:
+        """Its part of the configuration, without the prefix."""
+        told = {"type": self.cls, "delete.tombstone.handling.mode": self.deletes}
+        told |= {"add.fields": ",".join(self.fields)} if self.fields else {}
+        told |= {"add.headers": ",".join(self.headers)} if self.headers else {}
+        return {**told, **self.settings}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRouter(Transform):
+    """Debezium's outbox event router: rows that are inserted into an outbox table become events of their own.
+
+    The defaults are those of Debezium: columns ``id``, ``aggregatetype``, ``aggregateid``, ``type``, ``payload``.
+
+    Parameters
+    ----------
+    event_id, event_key, event_type, payload : str
+        Columns: identity of the event (a header), key of the record, type of the event, and what it says.
+    route_by : str
+        Column whose value names the topic.
+    topic : str
+        Name of the topic; ``${routedByValue}`` in it is that value.
+    expand : bool
+        Write a payload that is JSON text as JSON, not as text.
+    type_header : str
+        Header that tells the type of the event; empty: none.
+    """
+
+    CLASS: ClassVar[str] = "io.debezium.transforms.outbox.EventRouter"
+
+    alias: str = "outbox"
+    cls: str = CLASS
+    event_id: str = "id"
+    event_key: str = "aggregateid"
+    event_type: str = "type"
+    payload: str = "payload"
+    route_by: str = "aggregatetype"
+    topic: str = "outbox.event.${routedByValue}"
+    expand: bool = True
+    type_header: str = "type"
+
+    def keys(self) -> dict[str, str]:
+        """Its part of the configuration, without the prefix."""
+        told = {
+            "type": self.cls,
+            "table.field.event.id": self.event_id,
+            "table.field.event.key": self.event_key,
+            "table.field.event.type": self.event_type,
+            "table.field.event.payload": self.payload,
+            "table.expand.json.payload": switch(self.expand),
+            "route.by.field": self.route_by,
+            "route.topic.replacement": self.topic,
+        }
+        if self.type_header:
+            told["table.fields.additional.placement"] = f"{self.event_type}:header:{self.type_header}"
+        return {**told, **self.settings}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connector:
+    """What every connector has.
+
+    Parameters
+    ----------
+    key_format, value_format : Format
+        How keys and values of records are written.
+    transforms : sequence of Transform
+        What changes records on their way, in this order.
+    more : mapping of str to str
+        Further keys, in Connect's own words; they win.
+    """
+
+    CLASS: ClassVar[str] = ""
+
+    key_format: Format = Format.JSON
+    value_format: Format = Format.JSON
+    transforms: Sequence[Transform] = ()
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, str]:
+        """The keys of this kind of connector."""
+        raise NotImplementedError
+
+    def configuration(self) -> dict[str, str]:
+        """What Connect takes, without the connector's name.
+
+        Raises
+        ------
+        NotRunning
+            An address is asked of `streamlab.settings`, and no server is known there.
+        """
+        made = {"connector.class": self.CLASS, "tasks.max": "1", **self.settings()}
+        made |= self.key_format.keys("key") | self.value_format.keys("value")
+        if self.transforms:
+            made["transforms"] = ",".join(each.alias for each in self.transforms)
+            for each in self.transforms:
+                made |= {f"transforms.{each.alias}.{key}": value for key, value in each.keys().items()}
+        return {**made, **self.more}
+
+
+def switch(on: bool) -> str:
+    """A switch in Connect's words."""
+    return "true" if on else "false"
+
+
+def topics(partitions: int) -> dict[str, str]:
+    """What a source needs to make its topics (KIP-158), on one broker."""
+    return {
+        "topic.creation.default.replication.factor": "1",
+        "topic.creation.default.partitions": str(partitions),
+    }
+
+
+def milliseconds(seconds: float) -> str:
+    """A duration in Connect's words."""
+    return str(round(seconds * 1000))

@@ -1,0 +1,177 @@
+"""Debezium's sources: the changes of MySQL and PostgreSQL, in topics ``<prefix>.<database or schema>.<table>``."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from streamlab import settings
+from streamlab.connect.connectors.common import Connector, Snapshot, milliseconds, switch, topics
+
+__all__ = ["MySQLSource", "PostgreSQLSource", "mysql_source"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DatabaseSource(Connector):
+    """What Debezium's sources have in common.
+
+    Parameters
+    ----------
+    prefix : str
+        What the topics' names begin with; also the name of the source in its events.
+    tables : sequence of str
+        Names of tables in the database or schema.
+    snapshot : str
+        When the tables themselves are read.
+    decimals : str
+        How DECIMAL and NUMERIC are written. ``precise`` needs schemas to be read; ``double`` changes amounts.
+    times : str
+        How dates and times are written (``time.precision.mode``); empty: as Debezium does.
+    poll : float
+        Seconds between looks at the queue: what a change waits at most inside of the source.
+    heartbeat : float
+        Seconds between heartbeats, which move the offset on while the tables rest; 0: none.
+    heartbeat_query : str
+        A statement that each heartbeat executes at the source, so that its log moves too.
+    signals : str
+        Table through which the source is told what to do (``<database or schema>.<table>``); empty: none.
+    transactions : bool
+        Tell where transactions begin and end, in a topic ``<prefix>.transaction`` and in every envelope.
+    partitions : int
+        Partitions of each topic.
+    """
+
+    prefix: str
+    tables: Sequence[str]
+    snapshot: Snapshot = "initial"
+    decimals: Literal["string", "precise", "double"] = "string"
+    times: str = ""
+    poll: float = 0.05
+    heartbeat: float = 0.0
+    heartbeat_query: str = ""
+    signals: str = ""
+    transactions: bool = False
+    partitions: int = 1
+
+    def _shared(self, where: str) -> dict[str, str]:
+        made = {
+            "topic.prefix": self.prefix,
+            "table.include.list": ",".join(f"{where}.{table}" for table in self.tables),
+            "snapshot.mode": self.snapshot,
+            "decimal.handling.mode": self.decimals,
+            "poll.interval.ms": milliseconds(self.poll),
+            **topics(self.partitions),
+        }
+        if self.times:
+            made["time.precision.mode"] = self.times
+        if self.heartbeat:
+            made["heartbeat.interval.ms"] = milliseconds(self.heartbeat)
+            if self.heartbeat_query:
+                made["heartbeat.action.query"] = self.heartbeat_query
+        if self.signals:
+            made["signal.data.collection"] = self.signals
+        if self.transactions:
+            made["provide.transaction.metadata"] = "true"
+        return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MySQLSource(_DatabaseSource):
+    """Debezium's MySQL source: a reader of the binary log, at least once. Topics ``<prefix>.<database>.<table>``.
+
+    Parameters
+    ----------
+    database : str
+        The MySQL database.
+    schema_changes : bool
+        Tell changes of definitions to readers too, in the topic ``<prefix>``.
+    """
+
+    CLASS: ClassVar[str] = "io.debezium.connector.mysql.MySqlConnector"
+
+    database: str
+    schema_changes: bool = False
+
+    def settings(self) -> dict[str, str]:
+        """The keys of this kind of connector."""
+        address = settings.mysql_address("cdc")
+        return {
+            "database.hostname": address.host,
+            "database.port": str(address.port),
+            "database.user": address.user,
+            "database.password": settings.connect_secret("mysql"),
+            # Every reader of a binary log has an identity of its own.
+            "database.server.id": str(100_000 + zlib.crc32(self.prefix.encode()) % 1_000_000_000),
+            "database.include.list": self.database,
+            "schema.history.internal.kafka.bootstrap.servers": settings.kafka_bootstrap(),
+            "schema.history.internal.kafka.topic": f"{self.prefix}.schema-history",
+            "schema.history.internal.store.only.captured.tables.ddl": "true",
+            "include.schema.changes": switch(self.schema_changes),
+            "driver.allowPublicKeyRetrieval": "true",
+            **self._shared(self.database),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgreSQLSource(_DatabaseSource):
+    """Debezium's PostgreSQL source: a reader of a logical slot, at least once. Topics ``<prefix>.<schema>.<table>``.
+
+    The slot keeps the server's log from being recycled until the source has written the changes: drop it when the
+    connector is deleted for good.
+
+    Parameters
+    ----------
+    schema : str
+        Schema of the tables.
+    slot : str
+        The replication slot; made where it is missing.
+    publication : str
+        The publication.
+    autocreate : bool
+        Make the publication for these tables where it is missing: the capturing role has to own them. Otherwise it has
+        to be there.
+    """
+
+    CLASS: ClassVar[str] = "io.debezium.connector.postgresql.PostgresConnector"
+
+    schema: str
+    slot: str
+    publication: str
+    autocreate: bool = False
+
+    def settings(self) -> dict[str, str]:
+        """The keys of this kind of connector."""
+        from psycopg.conninfo import conninfo_to_dict
+
+        address = conninfo_to_dict(str.__str__(settings.postgres_dsn("cdc")))
+        return {
+            "database.hostname": str(address.get("host", "127.0.0.1")),
+            "database.port": str(address.get("port", 5432)),
+            "database.dbname": str(address.get("dbname", "")),
+            "database.user": str(address.get("user", "")),
+            "database.password": settings.connect_secret("postgres"),
+            # The default is a decoder that PostgreSQL does not bring.
+            "plugin.name": "pgoutput",
+            "slot.name": self.slot,
+            "publication.name": self.publication,
+            # The default is a publication of all tables, which needs a superuser.
+            "publication.autocreate.mode": "filtered" if self.autocreate else "disabled",
+            **self._shared(self.schema),
+        }
+
+
+def mysql_source(*, prefix: str, database: str, tables: list[str]) -> dict[str, str]:
+    """The configuration of a `MySQLSource` with nothing but its defaults.
+
+    Parameters
+    ----------
+    prefix : str
+        What the topics' names begin with; also the name of the source in its events.
+    database : str
+        The MySQL database.
+    tables : list of str
+        Names of tables in it.
+    """
+    return MySQLSource(prefix=prefix, database=database, tables=tables).configuration()
