@@ -30,19 +30,23 @@ _DEBEZIUM_PASSED_ON = ("database.", "internal.", "snapshot.select.statement.over
 
 @dataclass(frozen=True, slots=True)
 class PluginKeys:
-    """A plugin and the keys that it reads."""
+    """A plugin and the keys that it reads.
+
+    `surveyed` says that there are no others: what it reads without defining it was looked for.
+    """
 
     name: str
     kind: str
     version: str
     keys: Mapping[str, Key]
     undefined: frozenset[str] = frozenset()
+    surveyed: bool = True
 
     def get(self, key: str) -> Key | None:
         """The definition of a key; None where nothing reads it, as far as is known."""
         if key in self.keys:
             return self.keys[key]
-        if key in self.undefined:
+        if key in self.undefined and not key.endswith("."):
             return Key(key)
         passed = [each for each in self.undefined if each.endswith(".")]
         if self.kind in {"source", "sink"}:
@@ -97,8 +101,8 @@ class Catalog:
             known = self.plugins.get(plugin.name)
             before = known.keys if known else {}
             told = {key.name: replace(key, values=before.get(key.name, key).values) for key in keys}
-            undefined = known.undefined if known else frozenset()
-            found[plugin.name] = PluginKeys(plugin.name, plugin.kind, plugin.version, told, undefined)
+            made = PluginKeys(plugin.name, plugin.kind, plugin.version, told, surveyed=known is not None)
+            found[plugin.name] = replace(made, undefined=known.undefined) if known else made
         for plugin in others:
             known = self.plugins.get(plugin.name)
             found.setdefault(plugin.name, known or PluginKeys(plugin.name, plugin.kind, plugin.version, {}))

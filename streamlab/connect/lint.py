@@ -170,13 +170,15 @@ def _unknown(full: str, key: str, plugin: PluginKeys, catalog: Catalog) -> Findi
     owner = next((each for each in catalog.of_kind(*_kin(plugin)) if key in each.keys), None)
     simple = plugin.name.rpartition(".")[2]
     problem = f"{full} is not a key of {simple}: Kafka Connect takes it, and nothing reads it."
+    if not plugin.surveyed:
+        problem = f"{full} is not a key that {simple} defines; it may read it all the same."
     if near := nearest(key, plugin.names):
         fix = f"Did you mean {full.removesuffix(key)}{near}?"
     elif owner is not None:
         fix = f"It is a key of {owner.name.rpartition('.')[2]}; remove it here."
     else:
         fix = "Remove it, or correct its name."
-    return Finding(full, Level.ERROR, Kind.UNKNOWN, problem, fix)
+    return Finding(full, Level.ERROR if plugin.surveyed else Level.WARNING, Kind.UNKNOWN, problem, fix)
 
 
 def _kin(plugin: PluginKeys) -> tuple[str, ...]:

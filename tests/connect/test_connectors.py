@@ -1,0 +1,314 @@
+"""Typed configurations of connectors: clean under the lint, taken by a real worker, and doing what they say."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from streamlab import settings
+from streamlab.connect import ConnectClient, lint
+from streamlab.connect.connectors import (
+    Connector,
+    FileSink,
+    FileSource,
+    Format,
+    JDBCSink,
+    MySQLSource,
+    OutboxRouter,
+    PostgreSQLSource,
+    Transform,
+    Unwrap,
+)
+from streamlab.errors import ConnectorFailed
+from streamlab.stack.namespace import Namespace
+
+LIMIT = 60.0
+
+
+@pytest.fixture
+def namespace(stack: object) -> Iterator[Namespace]:
+    with Namespace("connectors") as made:
+        yield made
+
+
+@pytest.fixture
+def client(stack: object) -> Iterator[ConnectClient]:
+    with ConnectClient() as made:
+        yield made
+
+
+def app() -> psycopg.Connection[Any]:
+    return psycopg.connect(str.__str__(settings.postgres_dsn("app")), autocommit=True)
+
+
+def values(topic: str, count: int, until: Callable[[Any], bool] = lambda _: True) -> list[Any]:
+    """The first values of a topic of one partition, as JSON; None for a tombstone. At least to one of a kind."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap(),
+            "group.id": "never committed",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+    )
+    found: list[Any] = []
+    deadline = time.monotonic() + LIMIT
+    try:
+        while topic not in consumer.list_topics(timeout=10).topics:
+            assert time.monotonic() < deadline, f"no topic {topic}"
+            time.sleep(0.05)
+        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        while len(found) < count or not until(found[-1]):
+            assert time.monotonic() < deadline, found
+            if (message := consumer.poll(0.2)) is None:
+                continue
+            if (problem := message.error()) is not None:
+                assert problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART, problem
+                continue
+            value = message.value()
+            found.append(None if value is None else json.loads(value))
+        return found
+    finally:
+        consumer.close()
+
+
+# -- without servers -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMLAB_POSTGRES_DSN", "postgresql://app:s3cret@127.0.0.1:5555/shop")
+    monkeypatch.setenv("STREAMLAB_MYSQL_DSN", "mysql://app:s3cret@127.0.0.1:3333/shop")
+    monkeypatch.setenv("STREAMLAB_KAFKA_BOOTSTRAP", "127.0.0.1:9999")
+    monkeypatch.setenv("STREAMLAB_CONNECT_URL", "http://127.0.0.1:8888")
+    for service in ("POSTGRES", "MYSQL"):
+        monkeypatch.setenv(f"STREAMLAB_CONNECT_{service}_PASSWORD", "${env:PASSWORD}")
+
+
+MYSQL = MySQLSource(prefix="p", database="shop", tables=["orders", "items"])
+POSTGRES = PostgreSQLSource(prefix="p", schema="public", tables=["orders"], slot="s", publication="s")
+SINK = JDBCSink(topics=["p.public.orders"])
+EVERY: dict[str, Connector] = {
+    "mysql": MYSQL,
+    "mysql with everything": replace(
+        MYSQL,
+        transforms=[Unwrap(deletes="rewrite", fields=["op", "source.ts_ms"], headers=["db"])],
+        value_format=Format.JSON_WITH_SCHEMAS,
+        key_format=Format.TEXT,
+        times="isostring",
+        heartbeat=2.5,
+        heartbeat_query="SELECT 1",
+        signals="shop.signals",
+        transactions=True,
+        schema_changes=True,
+        more={"max.batch.size": "8192", "producer.override.linger.ms": "20"},
+    ),
+    "postgresql": POSTGRES,
+    "outbox": replace(POSTGRES, transforms=[OutboxRouter()], autocreate=True, value_format=Format.JSON),
+    "jdbc sink": SINK,
+    "jdbc sink with everything": replace(SINK, dead_letters="letters", fields=["id", "total"], table="copy.orders"),
+    "file source": FileSource(path=Path("/tmp/in"), topic="t"),
+    "file sink": FileSink(path=Path("/tmp/out"), topics=["t", "u"], value_format=Format.BYTES),
+    "other transformations": replace(
+        MYSQL,
+        transforms=[
+            Transform(
+                alias="route",
+                cls="org.apache.kafka.connect.transforms.RegexRouter",
+                settings={"regex": ".*", "replacement": "all"},
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_configuration_is_clean_and_holds_no_password(name: str, addresses: None) -> None:
+    made = EVERY[name].configuration()
+    assert lint(made) == []
+    assert all(isinstance(value, str) for value in made.values())
+    assert "s3cret" not in repr(made)
+    assert "s3cret" not in repr(EVERY[name])
+
+
+def test_what_is_said_stands_in_connects_words(addresses: None) -> None:
+    made = EVERY["mysql with everything"].configuration()
+    assert made["table.include.list"] == "shop.orders,shop.items"
+    assert (made["heartbeat.interval.ms"], made["poll.interval.ms"]) == ("2500", "50")
+    assert made["transforms.unwrap.add.fields"] == "op,source.ts_ms"
+    assert (made["value.converter.schemas.enable"], made["max.batch.size"]) == ("true", "8192")
+    assert replace(MYSQL, more={"tasks.max": "2"}).configuration()["tasks.max"] == "2"
+    assert (
+        MYSQL.configuration()["database.server.id"] != replace(MYSQL, prefix="q").configuration()["database.server.id"]
+    )
+    assert SINK.configuration()["connection.url"] == "jdbc:postgresql://127.0.0.1:5555/shop"
+
+
+# -- on a worker -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.integration
+def test_a_mysql_source_tells_rows_unwrapped_with_deletes_and_definitions(
+    client: ConnectClient, namespace: Namespace
+) -> None:
+    database = namespace.mysql_database()
+    prefix = namespace.topic_prefix()
+    name = namespace.connector()
+    with pymysql.connect(**settings.mysql_address("app").arguments(), autocommit=True) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE `{database}`")
+            cursor.execute(f"CREATE TABLE `{database}`.orders (id int PRIMARY KEY, total decimal(10,2))")
+            cursor.execute(f"INSERT INTO `{database}`.orders VALUES (1, 1.50)")
+            source = MySQLSource(
+                prefix=prefix,
+                database=database,
+                tables=["orders"],
+                schema_changes=True,
+                transforms=[Unwrap(deletes="rewrite-with-tombstone", fields=["op"])],
+            )
+            # The transformation is for rows; a change of a definition passes it by.
+            client.apply(name, source.configuration())
+            client.wait_ready(name)
+            assert values(f"{prefix}.{database}.orders", 1) == [
+                {"id": 1, "total": "1.50", "__deleted": "false", "__op": "r"}
+            ]
+            cursor.execute(f"UPDATE `{database}`.orders SET total = 2")
+            cursor.execute(f"DELETE FROM `{database}`.orders")
+    told = values(f"{prefix}.{database}.orders", 4)
+    assert [each and (each["total"], each["__op"], each["__deleted"]) for each in told[1:]] == [
+        ("2.00", "u", "false"),
+        ("2.00", "d", "true"),
+        None,
+    ]
+    values(prefix, 1, lambda each: "CREATE TABLE" in each["ddl"])
+
+
+@pytest.mark.integration
+def test_changes_of_postgresql_arrive_in_another_table_upserts_deletes_and_new_columns(
+    client: ConnectClient, namespace: Namespace
+) -> None:
+    schema, target = namespace.postgres_schema(), namespace.postgres_schema("copy")
+    prefix, name, sink = namespace.topic_prefix(), namespace.connector(), namespace.connector("sink")
+    slot, publication = namespace.slot(), namespace.publication()
+    table, copy = sql.Identifier(schema, "orders"), sql.Identifier(target, "orders")
+    with app() as connection:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(target)))
+        connection.execute(sql.SQL("CREATE TABLE {} (id int PRIMARY KEY, total numeric(10,2))").format(table))
+        connection.execute(sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(sql.Identifier(publication), table))
+        connection.execute(sql.SQL("INSERT INTO {} VALUES (1, 1.5), (2, 2.5)").format(table))
+        with psycopg.connect(str.__str__(settings.postgres_dsn("admin")), autocommit=True) as admin:
+            for statement in ("GRANT USAGE ON SCHEMA {} TO {}", "GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}"):
+                role = conninfo_to_dict(str.__str__(settings.postgres_dsn("cdc")))["user"]
+                admin.execute(sql.SQL(statement).format(sql.Identifier(schema), sql.Identifier(str(role))))
+        source = PostgreSQLSource(
+            prefix=prefix,
+            schema=schema,
+            tables=["orders"],
+            slot=slot,
+            publication=publication,
+            decimals="precise",
+            key_format=Format.JSON_WITH_SCHEMAS,
+            value_format=Format.JSON_WITH_SCHEMAS,
+        )
+        client.apply(name, source.configuration())
+        client.wait_ready(name)
+        client.apply(sink, JDBCSink(topics=[f"{prefix}.{schema}.orders"], table=f"{target}.orders").configuration())
+        rows = sql.SQL("SELECT * FROM {} ORDER BY id").format(copy)
+        wait_rows(connection, rows, [(1, "1.50"), (2, "2.50")])
+        client.wait_ready(sink)
+        connection.execute(sql.SQL("DELETE FROM {} WHERE id = 1").format(table))
+        connection.execute(sql.SQL("ALTER TABLE {} ADD COLUMN note text").format(table))
+        connection.execute(sql.SQL("UPDATE {} SET total = 7, note = 'seven' WHERE id = 2").format(table))
+        wait_rows(connection, rows, [(2, "7.00", "seven")])
+    for each in (name, sink):
+        assert client.configuration(each)["database.password" if each == name else "connection.password"].startswith(
+            "${file:"
+        )
+
+
+def wait_rows(connection: psycopg.Connection[Any], query: sql.Composed, wanted: list[tuple[Any, ...]]) -> None:
+    deadline = time.monotonic() + LIMIT
+    found: list[tuple[Any, ...]] | str = "nothing"
+    while found != wanted:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+        try:
+            found = [(row[0], str(row[1]), *row[2:]) for row in connection.execute(query)]
+        except psycopg.errors.UndefinedTable as error:
+            found = str(error)
+
+
+@pytest.mark.integration
+def test_rows_of_an_outbox_become_events_of_their_own(client: ConnectClient, namespace: Namespace) -> None:
+    schema, prefix, name = namespace.postgres_schema(), namespace.topic_prefix(), namespace.connector()
+    slot, publication = namespace.slot(), namespace.publication()
+    table = sql.Identifier(schema, "outbox")
+    with app() as connection, psycopg.connect(str.__str__(settings.postgres_dsn("admin")), autocommit=True) as admin:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        connection.execute(
+            sql.SQL(
+                "CREATE TABLE {} (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), aggregatetype text, aggregateid text,"
+                " type text, payload jsonb)"
+            ).format(table)
+        )
+        connection.execute(sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(sql.Identifier(publication), table))
+        role = conninfo_to_dict(str.__str__(settings.postgres_dsn("cdc")))["user"]
+        for statement in ("GRANT USAGE ON SCHEMA {} TO {}", "GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}"):
+            admin.execute(sql.SQL(statement).format(sql.Identifier(schema), sql.Identifier(str(role))))
+        source = PostgreSQLSource(
+            prefix=prefix,
+            schema=schema,
+            tables=["outbox"],
+            slot=slot,
+            publication=publication,
+            transforms=[OutboxRouter(topic=f"{prefix}.${{routedByValue}}")],
+        )
+        client.apply(name, source.configuration())
+        client.wait_ready(name)
+        connection.execute(
+            sql.SQL("INSERT INTO {} (aggregatetype, aggregateid, type, payload) VALUES (%s, %s, %s, %s)").format(table),
+            ["order", "17", "OrderPlaced", json.dumps({"total": 3})],
+        )
+    assert values(f"{prefix}.order", 1) == [{"total": 3}]
+
+
+@pytest.mark.integration
+def test_the_workers_provider_reads_our_directory_alone(client: ConnectClient, namespace: Namespace) -> None:
+    # A file that everybody may read, the worker's user included.
+    outside = f"${{file:{Path('/etc/os-release')}:ID}}"
+    name = namespace.connector()
+    sink = FileSink(path=Path("/proc") / "none", topics=[namespace.topic("t")])
+    client.apply(name, {**sink.configuration(), "file": f"/proc/{outside}"})
+    with pytest.raises(ConnectorFailed, match=r"\$\{file:/etc/os-release:ID\}"):
+        client.wait_ready(name)
+    inside = settings.connect_secret("mysql").replace(":password}", ":user}")
+    client.apply(name, {**sink.configuration(), "file": f"/proc/{inside}"})
+    with pytest.raises(ConnectorFailed, match=f"/proc/{settings.mysql_address('cdc').user}'"):
+        client.wait_ready(name)
+
+
+@pytest.mark.integration
+def test_a_converters_setting_without_the_converter_has_no_effect_on_a_worker(
+    client: ConnectClient, namespace: Namespace
+) -> None:
+    """What the lint says of it, seen: the record carries its schema all the same."""
+    topic = namespace.topic("lines")
+    source = FileSource(path=Path("/etc/os-release"), topic=topic).configuration()
+    ignored = {key: value for key, value in source.items() if "converter" not in key}
+    ignored["value.converter.schemas.enable"] = "false"
+    assert [each.key for each in lint(ignored)] == ["value.converter.schemas.enable"]
+    client.apply(namespace.connector(), ignored, check=False)
+    assert set(values(topic, 1)[0]) == {"schema", "payload"}
