@@ -21,6 +21,7 @@ from streamlab.cli.show import console, document, megabytes, progress, reader_go
 from streamlab.errors import NotOurs, StackError
 
 if TYPE_CHECKING:
+    from streamlab.ops.streams import ConnectorRow, Streams
     from streamlab.stack import ServiceStatus
 
 __all__ = ["down", "logs", "reset", "start", "status", "up"]
@@ -99,15 +100,18 @@ def down(
 
 
 def status(as_json: Json = False) -> None:
-    """Show each server: state, version, address, memory, time to start."""
+    """Show each server, and what flows: connectors with lag and last error, topics, consumer groups."""
+    from streamlab.ops.streams import look
     from streamlab.stack import Stack
 
     stack = Stack()
     rows = stack.status()
     total = sum(row.rss_bytes for row in rows)
+    streams = look(row.name for row in rows if row.state in {"running", "foreign"})
     if as_json:
         services = [asdict(row) for row in rows]
-        document({"home": str(stack.home.path), "rss_bytes": total, "services": services})
+        flowing = asdict(streams)
+        document({"home": str(stack.home.path), "rss_bytes": total, "services": services, **flowing})
         return
     console.print(_table(rows))
     if total:
@@ -122,6 +126,54 @@ def status(as_json: Json = False) -> None:
                 Text(f"{row.title} has died. See: streamlab logs {row.name}; start it again: streamlab up", "red"),
                 soft_wrap=True,
             )
+    _show_streams(streams)
+
+
+def _show_streams(streams: Streams) -> None:
+    """Connectors, topics and groups, each where there are any."""
+    if streams.connectors:
+        table = _plain("connector", "state", "tasks", "lag")
+        for each in streams.connectors:
+            colour = {"RUNNING": "green", "FAILED": "red"}.get(each.state, "yellow")
+            running = f"{each.tasks_running} of {each.tasks}"
+            table.add_row(Text(each.name), Text(each.state, colour), running, _lag(each))
+        _section(table)
+        for each in streams.connectors:
+            if each.error:
+                console.print(Text(f"{each.name}: {each.error}", "red"), soft_wrap=True)
+                console.print(Text("  → See: streamlab logs connect"), soft_wrap=True)
+    if streams.topics:
+        table = _plain("topic", "partitions", "offsets")
+        for topic in streams.topics:
+            table.add_row(
+                Text(topic.name), str(topic.partitions), "" if topic.offsets is None else f"{topic.offsets:,}"
+            )
+        _section(table)
+    if streams.groups:
+        table = _plain("consumer group", "topics", "lag")
+        for group in streams.groups:
+            table.add_row(Text(group.name), Text(", ".join(group.topics)), f"{group.lag_records:,} records")
+        _section(table)
+    for name, problem in streams.problems.items():
+        console.print(Text(f"{name}: {problem}", "yellow"), soft_wrap=True)
+
+
+def _plain(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in {"partitions", "offsets", "lag"} else "left")
+    return table
+
+
+def _section(table: Table) -> None:
+    console.print()
+    console.print(table)
+
+
+def _lag(row: ConnectorRow) -> str:
+    if row.lag_records is not None:
+        return f"{row.lag_records:,} records"
+    return "" if row.lag_bytes is None else f"{row.lag_bytes:,} bytes"
 
 
 def _table(rows: list[ServiceStatus]) -> Table:

@@ -133,6 +133,11 @@ class ConnectClient:
         told: dict[str, str] = self._ask("GET", path("connectors", name, "config"), name)
         return told
 
+    def configurations(self) -> dict[str, dict[str, str]]:
+        """The configurations of all connectors, by name."""
+        told = self._ask("GET", "/connectors", params={"expand": "info"})
+        return {name: dict(told[name]["info"]["config"]) for name in sorted(told) if told[name].get("info")}
+
     def apply(self, name: str, configuration: Mapping[str, str], *, check: bool = True) -> None:
         """Create a connector, or change it to this configuration. Idempotent; a part that had failed starts again.
 

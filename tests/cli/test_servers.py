@@ -39,7 +39,8 @@ def status(home: Path | None = None) -> dict[str, dict[str, Any]]:
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     document = json.loads(result.stdout)
-    assert set(document) == {"home", "rss_bytes", "services"}
+    assert set(document) == {"home", "rss_bytes", "services", "connectors", "topics", "groups", "problems"}
+    assert document["problems"] == {}
     for row in document["services"]:
         assert list(row) == list(SERVICE)
         assert all(isinstance(row[key], kind) for key, kind in SERVICE.items()), row
