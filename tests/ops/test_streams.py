@@ -62,7 +62,8 @@ def test_connectors_topics_and_groups_are_told_with_what_is_behind(namespace: Na
             client.wait_ready(broken)
 
         def caught_up(seen: Streams) -> bool:
-            return any(row.name == sink and row.lag_records == 0 for row in seen.connectors)
+            # The end of a transaction has an offset too, and a group never commits behind it.
+            return any(row.name == sink and row.lag_records in {0, 1} for row in seen.connectors)
 
         seen = wait(caught_up)
         rows = {row.name: row for row in seen.connectors}
@@ -80,7 +81,7 @@ def test_connectors_topics_and_groups_are_told_with_what_is_behind(namespace: Na
         client.stop(sink)
         with lines.open("a", encoding="utf-8") as file:
             file.write("four\nfive\n")
-        seen = wait(lambda now: any(row.name == sink and (row.lag_records or 0) >= 2 for row in now.connectors))
+        seen = wait(lambda now: any(row.name == sink and (row.lag_records or 0) >= 3 for row in now.connectors))
         assert next(row.state for row in seen.connectors if row.name == sink) == "STOPPED"
 
         shown = streamlab("status")
