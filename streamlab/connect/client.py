@@ -160,7 +160,7 @@ class ConnectClient:
             wrong = [each for each in lint(wanted, self.catalog()) if each.level is Level.ERROR]
             if wrong:
                 raise ConnectorRefused(
-                    f"The configuration of {name} is wrong: " + " ".join(each.problem for each in wrong),
+                    f"The lint refuses {name}: " + " ".join(each.problem for each in wrong),
                     " ".join(dict.fromkeys(each.fix for each in wrong if each.fix)),
                 )
         failed = self._forgive(name)
