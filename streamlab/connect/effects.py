@@ -1,6 +1,7 @@
 """Keys that are read and still have no effect where they stand, keys that shut each other out, keys that are missing.
 
-Each rule was seen on a running worker, or is said in Debezium's or Kafka's documentation of the key.
+The keys and defaults are those of the plugins in `plugins.json`; what a key needs beside it is Debezium's and Kafka's
+documentation of that key. A test sees the rule about converters on a running worker.
 """
 
 from __future__ import annotations
