@@ -69,6 +69,11 @@ class Connected(Generic[H]):
         self._was_lost = False
         self._counted_bytes = 0
 
+    @property
+    def again(self) -> bool:
+        """Whether a connection was lost, and none has been made since."""
+        return self._was_lost
+
     def open(self) -> None:
         """Connect now, rather than at the first `get`."""
         if self.connection is None:

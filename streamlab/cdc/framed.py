@@ -24,7 +24,7 @@ from streamlab.cdc.slot_reader import SlotReader
 from streamlab.cdc.source import enough
 from streamlab.cdc.spill import Spill
 from streamlab.cdc.transaction import Transaction
-from streamlab.errors import CannotCapture, SettingsError
+from streamlab.errors import CannotCapture, SettingsError, SlotLost
 from streamlab.retry import Retry
 
 if TYPE_CHECKING:
@@ -223,6 +223,14 @@ class BulkReader(SlotReader):
         self._catalog.look(connection, self.publication)
         if facts.slot is not None and facts.slot.confirmed is not None:
             with self._lock:
+                if self._reader.again and facts.slot.confirmed > self._books.flush:
+                    raise SlotLost(
+                        f"While the connection was lost, the slot {self.slot_name} was moved to "
+                        f"{facts.slot.confirmed}, beyond {self._books.flush}, which is what this reader has "
+                        "acknowledged: changes between them are gone.",
+                        "It was dropped and made again, or another program has read it. Begin with a new snapshot; or, "
+                        "if that program has handled them, iterate anew.",
+                    )
                 self._books.confirmed(facts.slot.confirmed)
         return facts
 

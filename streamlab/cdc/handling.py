@@ -167,7 +167,9 @@ _LATER = (Awaitable, Future, GeneratorType, AsyncGeneratorType)
 
 
 def _refuse_later(handler: Callable[[Any], object]) -> None:
-    """Refuse a function whose call does no work yet."""
+    """Refuse what is no function, or one whose call does no work yet."""
+    if not callable(handler):
+        raise SettingsError(f"{handler!r} is no function.", "Give a function of one argument: the event.")
     for each in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - an object with `async def __call__`
         if inspect.iscoroutinefunction(each) or inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
             raise _not_called(handler)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from streamlab.cdc import slots
@@ -25,7 +26,7 @@ from streamlab.cdc.position import LSN
 from streamlab.cdc.preflight import Facts, check
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.session import CDCSession
-from streamlab.errors import SettingsError
+from streamlab.errors import SettingsError, SlotMissing, SlotUnusable
 
 if TYPE_CHECKING:
     import psycopg
@@ -189,7 +190,8 @@ class PostgreSQLCDC(BulkReader):
     def initialize(self) -> None:
         """Check what has to hold, and make the publication and the slot where they are missing, in this order.
 
-        Idempotent. Never makes again a slot that was lost, and never changes a publication that is there.
+        Idempotent, also while this object reads. Never makes again a slot that was lost, and never changes a
+        publication that is there.
 
         Raises
         ------
@@ -199,7 +201,7 @@ class PostgreSQLCDC(BulkReader):
             The slot belongs to something else, is lost, or is in use.
         """
         with closing(self._ordinary()) as connection:
-            facts = self._facts(connection)
+            facts = self._facts_beside(connection)
             check(facts, slot=False, publication=False)
             if facts.publication is None:
                 if not self.tables:
@@ -217,13 +219,31 @@ class PostgreSQLCDC(BulkReader):
                         self.slot_name,
                         self.publication,
                     )
-            facts = self._facts(connection)
+            facts = self._facts_beside(connection)
             check(facts, slot=False)
             if self._two_phase if facts.slot is None else facts.slot.two_phase:
                 self._check_two_phase()
+            elif self._two_phase:
+                raise SlotUnusable(
+                    f"The slot {self.slot_name} was made without two-phase commit, and that cannot be changed.",
+                    "Leave two_phase out; or drop the slot, and make it again.",
+                )
             if facts.slot is None:
+                if self._resume_after:
+                    raise SlotMissing(
+                        f"There is no replication slot {self.slot_name}, and with it what follows {self._resume_after} "
+                        "is gone: a new one begins now.",
+                        "Begin with a new snapshot: without resume_after, and with an empty sink.",
+                    )
                 slots.create_slot(connection, self.slot_name, two_phase=self._two_phase)
                 check(self._facts(connection))
+
+    def _facts_beside(self, connection: psycopg.Connection[Any]) -> Facts:
+        """The facts, in which this object's own stream does not count as another reader."""
+        facts, stream = self._facts(connection), self._reader.connection
+        if stream is None or facts.slot is None or facts.slot.active_pid != stream.backend_pid:
+            return facts
+        return replace(facts, slot=replace(facts.slot, active_pid=None))
 
     def drop(self, *, publication: bool = True) -> None:
         """Close, and drop the slot and the publication. Repeatable.

@@ -149,7 +149,9 @@ def problems(facts: Facts, *, slot: bool = True, publication: bool = True) -> It
     yield from _server(facts, new_slot=facts.slot is None and not slot)
     for name in facts.missing:
         yield CannotCapture(
-            f"There is no table {name} in database {facts.server.database}.", "Name it with its schema: schema.table."
+            f"There is no table {name} in database {facts.server.database}.",
+            "Name it with its schema: schema.table. If it was dropped or renamed: leave tables= out, and what waits is "
+            "read.",
         )
     if facts.publication is not None:
         yield from _publication(facts, facts.publication)

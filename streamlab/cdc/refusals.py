@@ -60,7 +60,13 @@ def refused(error: psycopg.Error, what: str) -> ChangeStreamError:
             "of the authority that signed it.",
         )
     if classify(error) is Failure.TRANSIENT:
-        return StreamLost(f"{what} failed: {said}.", "It is tried again while the limits allow.")
+        return StreamLost(
+            f"{what} failed: {said}.", "Is PostgreSQL up, and are host and port right? A stream tries again."
+        )
+    if error.sqlstate is None or error.sqlstate[:2] == "28" or error.sqlstate == "3D000":
+        return ChangeStreamError(
+            f"{what} was refused: {said}.", "Check host, port, database, user and password in the address."
+        )
     return ChangeStreamError(f"{what} was refused: {said}.", "See the server's log for the reason.")
 
 

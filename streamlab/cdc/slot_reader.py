@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
@@ -74,6 +75,7 @@ class SlotReader(Followed):
         record: Path | str | None = None,
         tap: Taker | None = None,
     ) -> None:
+        _check_arguments(dsn, slot_name, tables, resume_after)
         super().__init__(
             slot_name, Handlers(slot_name, retry=retry, dead_letters=dead_letters, group=group or slot_name)
         )
@@ -327,6 +329,23 @@ class SlotReader(Followed):
         if self._recorder is not None:
             self._recorder.close()
         self._questions.close()
+
+
+def _check_arguments(dsn: object, slot_name: object, tables: object, resume_after: object) -> None:
+    """Say what is no such thing, before a server is asked."""
+    if not isinstance(dsn, str):
+        raise SettingsError(f"dsn is a {type(dsn).__name__}, and no address.", "Give a string: postgresql://...")
+    if not isinstance(slot_name, str) or not re.fullmatch("[a-z0-9_]{1,63}", slot_name):
+        raise SettingsError(
+            f"{slot_name!r} cannot be the name of a replication slot.",
+            "Use lower-case letters, digits and underscores, at most 63 of them.",
+        )
+    if isinstance(tables, str):
+        raise SettingsError(f"tables is the string {tables!r}.", f"Give a list of names: tables=[{tables!r}].")
+    if resume_after is not None and not isinstance(resume_after, int):
+        raise SettingsError(
+            f"resume_after is {resume_after!r}, and no LSN.", "Give what was kept: LSN.parse('0/16B3748')."
+        )
 
 
 def _spill_directory() -> Path:

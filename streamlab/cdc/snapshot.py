@@ -71,6 +71,7 @@ def tables_of(connection: psycopg.Connection[Any], publication: str) -> list[Sna
     return [
         SnapshotTable(schema, name, kind == "p", row_filter, tuple(columns), tuple(types), tuple(key), estimate)
         for schema, name, kind, row_filter, columns, types, key, estimate in rows
+        if columns  # of a table without any, COPY has nothing to write
     ]
 
 

@@ -56,6 +56,11 @@ class TableFacts(NamedTuple):
     readable: bool
 
     @property
+    def publishable(self) -> bool:
+        """Whether publishing it does no harm to those who write to it, and its changes can be read."""
+        return self.identity != "none" and self.readable
+
+    @property
     def full(self) -> str:
         """Schema and name."""
         return f"{self.schema}.{self.name}"
@@ -203,8 +208,21 @@ class Explorer:
         return max(held, key=lambda name: (len(held[name]), name))
 
     def proposal(self) -> str:
-        """The SQL that makes a publication of the tables; nothing here runs it."""
-        statement = self._statement(self._wanted or _PUBLICATION, [each[:2] for each in self.facts()])
+        """The SQL that makes a publication of the tables; nothing here runs it.
+
+        Raises
+        ------
+        CannotCapture
+            None of the tables can be published without harm.
+        """
+        fit = [each[:2] for each in self.facts() if each.publishable]
+        if not fit:
+            raise CannotCapture(
+                "None of the tables has a replica identity and can be read by this role: once they are published, "
+                "PostgreSQL refuses their UPDATEs and DELETEs.",
+                "Give them a primary key, or REPLICA IDENTITY FULL.",
+            )
+        statement = self._statement(self._wanted or _PUBLICATION, fit)
         return f"{statement.as_string(self._connection)};"
 
     def published(self) -> Rendered:
@@ -217,12 +235,14 @@ class Explorer:
         """
         name = self.publication()
         inside = {(schema, found) for each, schema, found in self._rows("publications") if each == name}
-        left = [each[:2] for each in self.facts() if each[:2] not in inside]
-        more = ""
-        if left:
-            tables = sql.SQL(", ").join(sql.Identifier(*each) for each in left)
-            add = _text("ALTER PUBLICATION {} ADD TABLE {};", sql.Identifier(name), tables)
-            more = f"Without {len(left)} of the tables; to have them too: {add}"
+        left = [each for each in self.facts() if each[:2] not in inside]
+        more = f"Without {len(left)} of the tables" if left else ""
+        if fit := [each[:2] for each in left if each.publishable]:
+            tables = sql.SQL(", ").join(sql.Identifier(*each) for each in fit)
+            more += f"; to have them too: {_text('ALTER PUBLICATION {} ADD TABLE {};', sql.Identifier(name), tables)}"
+        if unfit := [each.full for each in left if not each.publishable]:
+            # PostgreSQL would refuse their UPDATEs and DELETEs.
+            more += f" Not to be published, without a replica identity or unreadable: {', '.join(unfit)}."
         return note("missed" if left else "passed", f"The publication {name} is followed.", more)
 
     @staticmethod

@@ -116,11 +116,11 @@ GROUP BY c.oid;
 -- What a snapshot of a publication copies: its tables with their published columns and types in the table's order, the filter
 -- of their rows, and their primary keys.
 SELECT t.schemaname::text, t.tablename::text, c.relkind::text, coalesce(to_jsonb(t) ->> 'rowfilter', ''),
-       (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
+       (SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
           AND CASE WHEN to_jsonb(t) -> 'attnames' IS NULL THEN a.attgenerated = ''
                    ELSE (to_jsonb(t) -> 'attnames') ? a.attname::text END),
-       (SELECT array_agg(a.atttypid::bigint ORDER BY a.attnum) FROM pg_attribute a
+       (SELECT coalesce(array_agg(a.atttypid::bigint ORDER BY a.attnum), '{}') FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
           AND CASE WHEN to_jsonb(t) -> 'attnames' IS NULL THEN a.attgenerated = ''
                    ELSE (to_jsonb(t) -> 'attnames') ? a.attname::text END),

@@ -99,6 +99,11 @@ class ReplicationConnection:
         self.close()
 
     @property
+    def backend_pid(self) -> int:
+        """The server's process for this connection."""
+        return self._pgconn.backend_pid
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed.is_set()

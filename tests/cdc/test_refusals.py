@@ -1,0 +1,122 @@
+"""What a user does wrong, or somebody else to the slot, is said in a sentence, and loses nothing in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from streamlab import settings
+from streamlab.cdc import LSN, PostgreSQLCDC
+from streamlab.errors import (
+    ChangeStreamError,
+    PublicationUnusable,
+    SettingsError,
+    SlotLost,
+    SlotMissing,
+    SlotUnusable,
+)
+from streamlab.lab.explore import Explorer
+
+from .conftest import Shop, eventually
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"dsn": None}, "dsn is a NoneType"),
+        ({"slot_name": "Bad-Slot"}, "cannot be the name of a replication slot"),
+        ({"slot_name": ""}, "cannot be the name of a replication slot"),
+        ({"slot_name": "x" * 64}, "cannot be the name of a replication slot"),
+        ({"tables": "orders"}, "tables is the string"),
+        ({"resume_after": "0/10"}, "no LSN"),
+    ],
+)
+def test_what_is_no_such_argument_is_said_at_once(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        PostgreSQLCDC(**{"dsn": "host=nowhere", "publication": "p", "slot_name": "s", **arguments})
+
+
+@pytest.mark.parametrize("handler", [None, 5])
+def test_what_is_no_function_is_no_handler(handler: Any) -> None:
+    with pytest.raises(SettingsError, match="is no function"):
+        PostgreSQLCDC("host=nowhere", "p", "s").add_handler(handler)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("change", [{"dbname": "not_there"}, {"user": "nobody_here"}])
+def test_a_wrong_address_is_said_as_one(shop: Shop, change: dict[str, str]) -> None:
+    dsn = psycopg.conninfo.make_conninfo(str.__str__(settings.postgres_dsn("cdc")), **change)
+    with pytest.raises(ChangeStreamError) as caught:
+        shop.reader(dsn=dsn)
+    assert "Check host, port, database" in caught.value.fix
+
+
+@pytest.mark.integration
+def test_a_slot_that_was_made_again_while_the_connection_was_lost_is_not_followed(shop: Shop) -> None:
+    cdc = shop.reader()
+    shop.insert(1)
+    transactions = cdc.transactions(idle=10)
+    cdc.acknowledge(next(transactions))
+    shop.kill_walsender()
+    eventually(lambda: shop.walsender() is None)
+    shop.value("SELECT pg_drop_replication_slot(%s)", shop.slot)
+    shop.insert(2)
+    shop.value("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')::text", shop.slot)
+    shop.insert(3)
+    with pytest.raises(SlotLost, match="changes between them are gone"):
+        next(transactions)
+
+
+@pytest.mark.integration
+def test_no_slot_is_made_where_what_follows_the_sink_is_gone(shop: Shop) -> None:
+    cdc = shop.reader()
+    shop.insert(1)
+    kept = next(cdc.transactions(idle=10)).end_position
+    cdc.close()
+    shop.value("SELECT pg_drop_replication_slot(%s)", shop.slot)
+    with pytest.raises(SlotMissing, match=f"what follows {kept} is gone"):
+        shop.reader(resume_after=kept)
+    assert shop.confirmed() is None
+    assert isinstance(kept, LSN)
+
+
+@pytest.mark.integration
+def test_initialize_may_be_called_again_while_it_reads(shop: Shop) -> None:
+    cdc = shop.reader()
+    shop.insert(1, 2)
+    transactions = cdc.transactions(idle=10)
+    assert [event.new_data["id"] for event in next(transactions)] == [1]
+    cdc.initialize()
+    assert [event.new_data["id"] for event in next(transactions)] == [2]
+
+
+@pytest.mark.integration
+def test_two_phase_cannot_be_asked_of_a_slot_without_it(shop: Shop) -> None:
+    shop.reader()
+    with pytest.raises(SlotUnusable, match="made without two-phase"):
+        shop.reader(two_phase=True, protocol=3)
+
+
+@pytest.mark.integration
+def test_a_table_without_columns_does_not_keep_a_snapshot_from_the_others(shop: Shop) -> None:
+    shop.app.execute("CREATE TABLE bare (); ALTER TABLE bare REPLICA IDENTITY FULL")
+    shop.insert(1)
+    with shop.session(tables=[shop.orders, f"{shop.schema}.bare"], snapshot="only") as cdc:
+        assert [event.new_data["id"] for transaction in cdc.transactions() for event in transaction] == [1]
+
+
+@pytest.mark.integration
+def test_exploring_advises_nothing_that_breaks_writes(shop: Shop) -> None:
+    shop.app.execute("CREATE TABLE nokey (a int)")
+    shop.app.execute("INSERT INTO nokey VALUES (1)")
+    with Explorer(settings.postgres_dsn("app"), tables=f"{shop.schema}.*", publication=shop.publication) as explorer:
+        with pytest.raises(PublicationUnusable, match="no publication"):
+            explorer.publication()
+        proposal = explorer.proposal()
+        assert "nokey" not in proposal
+        shop.app.execute(proposal)
+        shop.app.execute("UPDATE nokey SET a = 2")
+        shown = explorer.published()
+        assert f"Not to be published, without a replica identity or unreadable: {shop.schema}.nokey" in shown.text
