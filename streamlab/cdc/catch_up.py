@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import psycopg
 
 from streamlab.cdc.decoding import Ended
-from streamlab.cdc.garbage import uncollected
+from streamlab.cdc.garbage import as_usual, uncollected
 from streamlab.cdc.position import LSN
 from streamlab.cdc.slot_log import SlotLog
 from streamlab.errors import NotAcknowledged
@@ -108,6 +108,7 @@ class CatchUp(Generic[T]):
 
     def close(self) -> None:
         """Move the slot to what was acknowledged. The connection stays open. Idempotent."""
+        as_usual()
         self._decoder.reset()
         connection = self._log.connection
         if not connection.closed and not connection.broken:

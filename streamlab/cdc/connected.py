@@ -17,6 +17,7 @@ import tenacity as _tenacity  # noqa: F401
 from streamlab import metrics
 from streamlab.cdc.acknowledgement import Bookkeeping
 from streamlab.cdc.decoding import BacklogSource, HandedOut, StreamDecoder
+from streamlab.cdc.garbage import as_usual
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import LSN
 from streamlab.cdc.replication import ReplicationStream
@@ -136,6 +137,7 @@ class Connected(Generic[H]):
                 self._decoder.reset()
                 with self._lock:
                     self.books.lost()
+                as_usual()
 
     def end_backlog(self) -> None:
         """Go on with the stream."""
