@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -143,7 +144,7 @@ class OutboxRouter(Transform):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connector:
+class Connector(ABC):
     """What every connector has.
 
     Parameters
@@ -163,9 +164,9 @@ class Connector:
     transforms: Sequence[Transform] = ()
     more: Mapping[str, str] = field(default_factory=dict)
 
+    @abstractmethod
     def settings(self) -> dict[str, str]:
         """The keys of this kind of connector."""
-        raise NotImplementedError
 
     def configuration(self) -> dict[str, str]:
         """What Connect takes, without the connector's name.
