@@ -35,7 +35,7 @@ __all__ = ["ROWS", "Backlog"]
 
 log = logging.getLogger(__name__)
 
-ROWS: Final = 400_000
+ROWS: Final = 2_000_000
 """Messages of a chunk. The server reads its log from the slot's restart point for each; so many, but with a bound."""
 
 H = TypeVar("H", bound=HandedOut)

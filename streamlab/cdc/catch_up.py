@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import psycopg
 
+from streamlab.cdc.backlog import ROWS
 from streamlab.cdc.decoding import Ended
 from streamlab.cdc.garbage import as_usual, uncollected
 from streamlab.cdc.position import LSN
@@ -82,7 +83,7 @@ class CatchUp(Generic[T]):
         publications: Sequence[str],
         decoder: Decoding[T],
         *,
-        rows: int = 400_000,
+        rows: int = ROWS,
         binary: bool = True,
         options: Mapping[str, str] | None = None,
     ) -> None:
