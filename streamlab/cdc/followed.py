@@ -75,6 +75,10 @@ class Followed(ABC):
     def acknowledge(self, upto: Position | Transaction | Batch) -> None:
         """The effect of everything up to here is durable."""
 
+    def _ends(self, upto: Any, position: Any) -> bool:
+        """Whether what ends at this position is the last that ends at or before `upto`. Not where more ends there."""
+        return upto is not None and bool(upto <= position)
+
     def _passed(self, what: Any) -> None:  # noqa: B027 - nothing to do is the rule
         """The caller has come back for more. Only a session takes that as an acknowledgement."""
 
@@ -114,7 +118,7 @@ class Followed(ABC):
             yield item
             count += 1
             self._passed(item)
-            if upto is not None and upto <= item.end_position:
+            if self._ends(upto, item.end_position):
                 return
 
     def transactions(self, *, until: int | Position | None = None, idle: float | None = None) -> Iterator[Transaction]:
@@ -125,6 +129,7 @@ class Followed(ABC):
         until : int or position, optional
             A count: end after so many. A position: end when the source has nothing more that ends at or before it, or
             after the first transaction that ends there or beyond. ``until=cdc.written()`` is what the log holds now.
+            All parts of a snapshot end where it was taken, so none of them is left out.
             By default go on until `stop`.
         idle : float, optional
             End when nothing came for so many seconds: a guess, where `until` is none.
@@ -161,8 +166,7 @@ class Followed(ABC):
                 return None
             found, rows, deadline = [first], len(first), time.monotonic() + max_wait
             while rows < max_rows and (left := deadline - time.monotonic()) > 0:
-                last: Any = found[-1].end_position
-                if upto is not None and upto <= last:
+                if self._ends(upto, found[-1].end_position):
                     break
                 following = self._get(iteration, left, upto)
                 if following is None:

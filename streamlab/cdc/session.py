@@ -238,6 +238,10 @@ class CDCSession(BulkReader):
                 self._start()
             self._snapshot = None
 
+    def _ends(self, upto: Any, position: Any) -> bool:
+        # All rows of the snapshot end at one position, and so do those that come again.
+        return self._snapshot is None and not self._again and super()._ends(upto, position)
+
     def _passed(self, what: Any) -> None:
         self.acknowledge(what)
 
