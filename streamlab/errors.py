@@ -25,6 +25,7 @@ can do something about::
      |   +- StreamLost           the connection broke or the server went down; reading can go on
      |   +- CannotCapture        server, role or table is not set up so that changes can be read
      |   |   +- PublicationUnusable  there is no such publication, or it does not hold the tables
+     |   +- LogPurged            the binary log that a position stands for is gone, or never was on this server
      |   +- SlotUnusable         the replication slot cannot be read
      |       +- SlotMissing      there is no such slot
      |       +- SlotInUse        another reader holds it
@@ -62,6 +63,7 @@ __all__ = [
     "HomeBusy",
     "LeasesHeld",
     "LessonError",
+    "LogPurged",
     "MissingTool",
     "NeverReached",
     "NotOurs",
@@ -189,6 +191,10 @@ class CannotCapture(ChangeStreamError):
 
 class PublicationUnusable(CannotCapture):
     """There is no such publication, or it does not hold the tables that are asked for."""
+
+
+class LogPurged(ChangeStreamError):
+    """A server does not have the binary log that a position stands for: changes are lost to its reader."""
 
 
 class SlotUnusable(ChangeStreamError):

@@ -26,6 +26,7 @@ from streamlab.errors import (
     CheckpointBehind,
     DownloadError,
     Fenced,
+    LogPurged,
     MissingTool,
     NotOurs,
     ProtocolError,
@@ -169,7 +170,7 @@ _ERRNO = {
 _OURS_TRANSIENT = (StreamLost, SlotInUse)
 _OURS_FATAL = (
     SettingsError, MissingTool, NotOurs, UnusableState, ProtocolError, UnknownParameter, Fenced, CheckpointBehind,
-    RecordingError, CannotCapture, SlotUnusable,
+    RecordingError, CannotCapture, SlotUnusable, LogPurged,
 )  # fmt: skip
 _CAUSES_FOLLOWED = 8
 

@@ -221,7 +221,9 @@ def record_of(event: ChangeEvent, group: str, source: str) -> Record:
         "position": str(event.position),
         "ordinal": event.ordinal,
     }
-    place = LetterId(group, source, 0, int(event.lsn), event.ordinal)
+    # Positions of either log are numbers, too.
+    offset: Any = event.position
+    place = LetterId(group, source, 0, int(offset), event.ordinal)
     return Record(place, key=key_of(event), payload=json.dumps(fields, default=str).encode())
 
 

@@ -1,0 +1,163 @@
+"""The tables that a binary log has described up to one place of it, and the transactions whose rows wait as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from streamlab.cdc.binlog.events import BODY, Event, malformed
+from streamlab.cdc.binlog.rowcode import RowsDecoder, row_decoder
+from streamlab.cdc.binlog.table_map import Table, named, read
+from streamlab.cdc.event import ChangeEvent
+from streamlab.cdc.spill import Spool
+from streamlab.cdc.wire import MALFORMED
+
+__all__ = ["SKIP", "LargeChanges", "Tables", "Wanted"]
+
+Wanted = Callable[[str, str], bool]
+"""(schema, table) -> whether its changes are wanted."""
+
+_CACHED = 512
+_ID: Final = slice(BODY, BODY + 6)
+
+
+def SKIP(  # noqa: N802 - a constant, and found beside decoders
+    packet: bytes, end: int, time: datetime, xid: str, position: Any, events: list[ChangeEvent], n: int
+) -> None:
+    """The decoder of rows that nobody wants."""
+
+
+class _Known:
+    """A table, as one Table_map event describes it, and the decoders that were made for it."""
+
+    __slots__ = ("_decoders", "table")
+
+    def __init__(self, table: Table | None) -> None:
+        self.table = table
+        self._decoders: dict[Event, RowsDecoder] = {}
+
+    def decoder(self, kind: Event, charsets: Mapping[int, str]) -> RowsDecoder:
+        if self.table is None:
+            return SKIP
+        made = self._decoders.get(kind)
+        if made is None:
+            made = self._decoders[kind] = row_decoder(self.table, kind, charsets)
+        return made
+
+
+class Tables:
+    """The tables of a stream at one place of it.
+
+    Parameters
+    ----------
+    charsets : mapping of int to str
+        Collation -> character set.
+    wanted : callable
+        Which tables are decoded.
+
+    Attributes
+    ----------
+    rows : dict of bytes to RowsDecoder
+        Type of event and number of the table -> its decoder, for what was seen so far.
+    """
+
+    def __init__(self, charsets: Mapping[int, str], wanted: Wanted) -> None:
+        self.rows: dict[bytes, RowsDecoder] = {}
+        self._numbers: dict[bytes, _Known] = {}
+        self._known: dict[bytes, _Known] = {}
+        self._charsets, self._wanted = charsets, wanted
+
+    def copy(self) -> Tables:
+        """One that goes its own way from here."""
+        other = Tables(self._charsets, self._wanted)
+        other.rows, other._numbers, other._known = dict(self.rows), dict(self._numbers), self._known
+        return other
+
+    def clear(self) -> None:
+        """Forget the numbers: another stream has others. What was made for a description is kept."""
+        self.rows = {}
+        self._numbers = {}
+
+    def learn(self, packet: bytes, end: int) -> None:
+        """Take a TABLE_MAP event; rows behind it are read by it."""
+        number, description = packet[_ID], packet[BODY + 8 : end]
+        known = self._known.get(description)
+        if known is not None and self._numbers.get(number) is known:
+            return
+        if known is None:
+            schema, name, _ = named(packet)
+            known = _Known(read(packet, end) if self._wanted(schema, name) else None)
+            if len(self._known) >= _CACHED:
+                self._known.clear()
+            self._known[description] = known
+        if len(self._numbers) >= _CACHED:
+            # A server counts on with each reopening of a table: old numbers do not come back.
+            self.clear()
+        self._numbers[number] = known
+        for prefix in [prefix for prefix in self.rows if prefix[1:] == number]:
+            del self.rows[prefix]
+
+    def decoder(self, prefix: bytes) -> RowsDecoder:
+        """The decoder for rows that begin so.
+
+        Raises
+        ------
+        ValueError
+            The table was not described before.
+        """
+        decode = self.rows.get(prefix)
+        if decode is None:
+            known = self._numbers.get(prefix[1:])
+            if known is None:
+                raise ValueError(f"the table with the number {int.from_bytes(prefix[1:], 'little')} was not described")
+            decode = self.rows[prefix] = known.decoder(Event(prefix[0]), self._charsets)
+        return decode
+
+
+class LargeChanges:
+    """The changes of a large transaction: a first part as events, the rest as bytes, decoded when they are iterated.
+
+    Iterate it as often as you like, from any thread, until `close`. It can raise `ProtocolError`, since the bytes were
+    not decoded before. Its length is known after one iteration; asked for earlier, it makes one.
+    """
+
+    def __init__(self, spool: Spool, tables: Tables, checksum: int) -> None:
+        self.spool = spool
+        self._tables, self._checksum = tables, checksum
+        self._head: tuple[ChangeEvent, ...] = ()
+        self._stamp: tuple[datetime, str, Any]
+        self._count: int | None = None
+
+    def complete(self, head: list[ChangeEvent], time: datetime, xid: str, position: Any) -> None:
+        """The transaction has ended: nothing is added any more."""
+        self._head, self._stamp = tuple(head), (time, xid, position)
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = sum(1 for _ in self)
+        return self._count
+
+    def __bool__(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Give back memory and disk. Idempotent; it also happens when the last reader lets go of it."""
+        self.spool.close()
+
+    def __iter__(self) -> Iterator[ChangeEvent]:
+        yield from self._head
+        ordinal, tables = len(self._head), self._tables.copy()
+        for packet in self.spool:
+            end = len(packet) - self._checksum
+            try:
+                if packet[5] == Event.TABLE_MAP:
+                    tables.learn(packet, end)
+                    continue
+                events: list[ChangeEvent] = []
+                tables.decoder(packet[5:6] + packet[_ID])(packet, end, *self._stamp, events, ordinal)
+            except MALFORMED as error:
+                raise malformed(packet, str(error)) from error
+            yield from events
+            ordinal += len(events)
+        self._count = ordinal
