@@ -1,4 +1,4 @@
-"""The connection beneath a reader of PostgreSQL's stream: made, lost, made again, and the backlog before it.
+"""The connection beneath a reader of a server's log: made, lost, made again, and the backlog before it.
 
 What was received and not handed out goes with the connection, for the server sends it again.
 """
@@ -9,18 +9,15 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 # Here, and not when a retry first needs it: an interrupt in the middle of an import leaves half a module behind.
 import tenacity as _tenacity  # noqa: F401
 
 from streamlab import metrics
-from streamlab.cdc.acknowledgement import Bookkeeping
-from streamlab.cdc.decoding import BacklogSource, HandedOut, StreamDecoder
+from streamlab.cdc.decoding import BacklogSource, Books, HandedOut, Stream, StreamDecoder
 from streamlab.cdc.garbage import as_usual
 from streamlab.cdc.interrupts import uninterrupted
-from streamlab.cdc.position import LSN
-from streamlab.cdc.replication import ReplicationStream
 from streamlab.errors import ChangeStreamError, SlotInUse, SlotLost, StreamLost
 from streamlab.failures import Failure, classify
 from streamlab.retry import RetriesExhausted, Retry, RetryPolicy
@@ -45,10 +42,10 @@ class Connected(Generic[H]):
     def __init__(
         self,
         name: str,
-        connect: Callable[[LSN], ReplicationStream],
+        connect: Callable[[Any], Stream],
         decoder: StreamDecoder[H],
         *,
-        bookkeeping: Bookkeeping,
+        bookkeeping: Books,
         lock: threading.RLock,
         stopping: threading.Event,
         resumable: bool,
@@ -58,7 +55,7 @@ class Connected(Generic[H]):
         self.name = name
         self.books = bookkeeping
         self.stopping = stopping
-        self.connection: ReplicationStream | None = None
+        self.connection: Stream | None = None
         self.backlog: BacklogSource[H] | None = None
         """What is read before the stream; `disconnect` ends it."""
         self._lock = lock
@@ -103,7 +100,7 @@ class Connected(Generic[H]):
         self._was_lost = False
         return True
 
-    def adopt(self, connection: ReplicationStream) -> None:
+    def adopt(self, connection: Stream) -> None:
         """Read from a connection whose stream has been started, and of which nothing was taken yet."""
         self._decoder.reset()
         self._counted_bytes = 0

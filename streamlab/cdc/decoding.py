@@ -1,7 +1,8 @@
-"""What the loop beneath every reader of PostgreSQL's stream needs of what is around it, as protocols.
+"""What the loop beneath every reader of a server's log needs of what is around it, as protocols.
 
-`streamlab.cdc.pgoutput.Decoder` makes transactions of messages, `streamlab.cdc.frames` batches of frames; the loop is
-the same for both.
+`streamlab.cdc.pgoutput.Decoder` makes transactions of messages, `streamlab.cdc.binlog.decoder.Decoder` of MySQL's
+events, `streamlab.cdc.frames` batches of frames; the loop is the same for all. Positions are each log's own: ordered,
+and otherwise known to its parts alone.
 """
 
 from __future__ import annotations
@@ -10,9 +11,18 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from streamlab.cdc.position import LSN
-
-__all__ = ["BacklogSource", "Ended", "Gathering", "HandedOut", "StreamDecoder", "Taker", "ends_transaction"]
+__all__ = [
+    "BacklogSource",
+    "Books",
+    "Ended",
+    "Gathering",
+    "HandedOut",
+    "Stream",
+    "StreamDecoder",
+    "Taker",
+    "ends_transaction",
+    "has_changes",
+]
 
 
 class Ended(Protocol):
@@ -45,6 +55,12 @@ def ends_transaction(item: object) -> bool:
     return bool(getattr(item, "complete", True))
 
 
+def has_changes(item: HandedOut) -> bool:
+    """Whether there is something in it; of a large transaction its length may not be known before it is read."""
+    changes = getattr(item, "changes", None)
+    return len(item) > 0 if changes is None else bool(changes)
+
+
 class StreamDecoder(Protocol[T]):
     """What the reader needs of a decoder."""
 
@@ -54,11 +70,11 @@ class StreamDecoder(Protocol[T]):
         ...
 
     @property
-    def hold(self) -> LSN | None:
-        """What must not be confirmed, while prepared transactions wait."""
+    def hold(self) -> Any:
+        """What must not be confirmed, while prepared transactions wait; None while none does."""
         ...
 
-    def receive(self, messages: Sequence[bytes | memoryview]) -> list[T]:
+    def receive(self, messages: Sequence[Any]) -> list[T]:
         """Decode; what is complete now."""
         ...
 
@@ -111,4 +127,88 @@ class Taker(Protocol):
 
     def restart(self) -> None:
         """A stream begins: what had not ended comes again."""
+        ...
+
+
+class Stream(Protocol):
+    """A connection that sends the log."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes so far."""
+        ...
+
+    def wait(self, timeout: float) -> bool:
+        """Whether there is something to read, after so many seconds at most."""
+        ...
+
+    def drain(self) -> Sequence[Any]:
+        """All messages that are there."""
+        ...
+
+    def acknowledged(self) -> None:
+        """There is something new to be told to the server."""
+        ...
+
+    def feedback(self, *, reply: bool = False) -> None:
+        """Tell the server now, and ask it how far it has come, where its protocol has that."""
+        ...
+
+    def close(self, *, graceful: bool = True) -> None:
+        """End the connection. Idempotent."""
+        ...
+
+
+class Books(Protocol):
+    """What keeps the positions of a reader, under the reader's lock."""
+
+    @property
+    def write(self) -> int:
+        """How far the stream was received, as a number."""
+        ...
+
+    @property
+    def flush(self) -> int:
+        """What may be forgotten, as a number."""
+        ...
+
+    @property
+    def start(self) -> Any:
+        """Where a stream has to begin so that nothing is missing from this iteration."""
+        ...
+
+    def wants(self, end: Any) -> bool:
+        """Whether a transaction with this end is still to be handed out in this iteration."""
+        ...
+
+    def passed(self, upto: Any) -> bool:
+        """Whether nothing that ends up to here is still to come, beside what was received already."""
+        ...
+
+    def hand_out(self, end: Any) -> None:
+        """A transaction goes to the caller."""
+        ...
+
+    def keepalive(self, end: Any) -> None:
+        """Up to here there is nothing for the caller."""
+        ...
+
+    def settled(self, *, in_flight: bool, hold: Any = None) -> None:
+        """What was received has been decoded; `hold` is the decoder's."""
+        ...
+
+    def lost(self) -> None:
+        """The connection is gone, and with it everything that was not handed out."""
+        ...
+
+    def rewind(self) -> bool:
+        """Begin an iteration; whether anything has to come again for that."""
+        ...
+
+    def acknowledge(self, upto: Any) -> Any:
+        """The effect of everything up to here is durable; returns what is acknowledged now."""
+        ...
+
+    def to_report(self) -> Any:
+        """Settle what the server is told."""
         ...

@@ -241,7 +241,9 @@ class PostgreSQLCDC(BulkReader):
     def _facts_beside(self, connection: psycopg.Connection[Any]) -> Facts:
         """The facts, in which this object's own stream does not count as another reader."""
         facts, stream = self._facts(connection), self._reader.connection
-        if stream is None or facts.slot is None or facts.slot.active_pid != stream.backend_pid:
+        if not isinstance(stream, ReplicationStream) or facts.slot is None:
+            return facts
+        if facts.slot.active_pid != stream.backend_pid:
             return facts
         return replace(facts, slot=replace(facts.slot, active_pid=None))
 

@@ -1,4 +1,4 @@
-"""The loop beneath every reader of PostgreSQL's stream: receive, decode, hand out; `connected` connects again.
+"""The loop beneath every reader of a server's log: receive, decode, hand out; `connected` connects again.
 
 One thread calls `get`. What was received and decoded waits in a queue, and more is read only when it is empty: a slow
 caller slows the server down, and its status updates go on. When the connection is lost, everything that was not handed
@@ -17,13 +17,19 @@ from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from streamlab import metrics
-from streamlab.cdc.acknowledgement import Bookkeeping
 from streamlab.cdc.connected import FIRST, RECONNECT, Connected
-from streamlab.cdc.decoding import Gathering, HandedOut, StreamDecoder, Taker, ends_transaction
+from streamlab.cdc.decoding import (
+    Books,
+    Gathering,
+    HandedOut,
+    Stream,
+    StreamDecoder,
+    Taker,
+    ends_transaction,
+    has_changes,
+)
 from streamlab.cdc.garbage import uncollected
 from streamlab.cdc.interrupts import uninterrupted
-from streamlab.cdc.position import LSN
-from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.source import Lag
 from streamlab.errors import ChangeStreamError
 from streamlab.retry import RetryPolicy
@@ -37,12 +43,12 @@ H = TypeVar("H", bound=HandedOut)
 
 
 class StreamReader(Connected[H]):
-    """Transactions of one slot, or batches of them, over as many connections as it takes.
+    """Transactions of one slot or log, or batches of them, over as many connections as it takes.
 
     Parameters
     ----------
     name : str
-        The slot, for messages and metrics.
+        The slot or the reader, for messages and metrics.
     connect : callable
         Makes a connection whose stream begins after a position.
     decoder : StreamDecoder
@@ -67,10 +73,10 @@ class StreamReader(Connected[H]):
     def __init__(
         self,
         name: str,
-        connect: Callable[[LSN], ReplicationStream],
+        connect: Callable[[Any], Stream],
         decoder: StreamDecoder[H],
         *,
-        bookkeeping: Bookkeeping,
+        bookkeeping: Books,
         lock: threading.RLock,
         stopping: threading.Event,
         gathering: Gathering[H] | None = None,
@@ -101,7 +107,7 @@ class StreamReader(Connected[H]):
 
     # -- the loop ---------------------------------------------------------------------------------
 
-    def get(self, timeout: float | None, upto: int | None = None, *, stream: bool = True) -> H | None:
+    def get(self, timeout: float | None, upto: Any = None, *, stream: bool = True) -> H | None:
         """The next transaction, or batch of some; None after `timeout` seconds without one.
 
         None too when `stopping` is set, or, with `upto`, when nothing is left that ends at or before that position.
@@ -147,7 +153,7 @@ class StreamReader(Connected[H]):
                 self.connection.feedback(reply=True)
         return None
 
-    def _nothing_before(self, upto: int) -> bool:
+    def _nothing_before(self, upto: Any) -> bool:
         """Whether all that ends up to there was handed out; what the decoder keeps back is put into the queue first."""
         with self._lock:
             if not self.books.passed(upto):
@@ -185,7 +191,7 @@ class StreamReader(Connected[H]):
                 self.books.hand_out(end)
             elif not (wanted := self.books.wants(end)):
                 pass
-            elif len(transaction):
+            elif has_changes(transaction):
                 self.books.hand_out(end)
             else:
                 # Nothing in it for us (before version 15): as if the server had only said how far it is.
@@ -269,7 +275,7 @@ class StreamReader(Connected[H]):
                 self._queue.extendleft(reversed(self._held))
                 self._held.clear()
 
-    def acknowledge(self, upto: LSN) -> LSN:
+    def acknowledge(self, upto: Any) -> Any:
         """Note that the effect of everything up to here is durable, and tell the server soon."""
         with self._lock:
             now = self.books.acknowledge(upto)
@@ -288,7 +294,7 @@ class StreamReader(Connected[H]):
         connection.feedback()
         return True
 
-    def lag(self, written: LSN) -> Lag:
+    def lag(self, written: int) -> Lag:
         """How far behind a server is that has written its log up to `written`."""
         with self._lock:
             self.books.to_report()

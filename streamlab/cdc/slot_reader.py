@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import tempfile
 import threading
 import time
 from abc import abstractmethod
@@ -29,7 +27,7 @@ from streamlab.cdc.reader import StreamReader
 from streamlab.cdc.recording import About, Recorder
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.source import Lag
-from streamlab.cdc.spill import Spill
+from streamlab.cdc.spill import Spill, default_directory
 from streamlab.cdc.transaction import Transaction
 from streamlab.dead_letters import DeadLetters
 from streamlab.errors import ChangeStreamError, SettingsError
@@ -84,7 +82,7 @@ class SlotReader(Followed):
         self._setup_dsn = Dsn(str.__str__(setup_dsn or dsn))
         self._resume_after = LSN(resume_after or 0)
         self._protocol, self._binary, self._two_phase, self._silence = protocol, binary, two_phase, silence
-        self._lazy, self._spill = lazy, spill or _spill_directory()
+        self._lazy, self._spill = lazy, spill or default_directory()
         self._reconnect = reconnect
         self._lock = threading.RLock()
         self._books = Bookkeeping(self._resume_after)
@@ -346,7 +344,3 @@ def _check_arguments(dsn: object, slot_name: object, tables: object, resume_afte
         raise SettingsError(
             f"resume_after is {resume_after!r}, and no LSN.", "Give what was kept: LSN.parse('0/16B3748')."
         )
-
-
-def _spill_directory() -> Path:
-    return Path(tempfile.gettempdir()) / f"streamlab-spill-{os.getuid()}"

@@ -19,12 +19,17 @@ from pathlib import Path
 from streamlab.errors import ChangeStreamError
 from streamlab.failpoints import failpoint
 
-__all__ = ["Spill", "Spool"]
+__all__ = ["Spill", "Spool", "default_directory"]
 
 _LENGTH = struct.Struct("=I")
 _CHUNK = 1 << 20
 _PORTION = 4096
 _PREFIX = "spill-"
+
+
+def default_directory() -> Path:
+    """Where the readers of this user put what does not fit, unless they are told another place."""
+    return Path(tempfile.gettempdir()) / f"streamlab-spill-{os.getuid()}"
 
 
 class Spill:

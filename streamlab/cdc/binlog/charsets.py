@@ -1,8 +1,8 @@
 """MySQL's character sets as codecs of Python.
 
 A table map names the collation of each text column by number, and the server says which character set a collation is
-of. Most sets are a codec of Python under another name; latin1 is Windows-1252, whose five holes MySQL fills with control
-characters. A set that Python has no codec for, and bytes that are no text of their set, stay `bytes`.
+of. Most sets are a codec of Python under another name; latin1 is Windows-1252, whose five holes MySQL fills with
+control characters. A set that Python has no codec for, and bytes that are no text of their set, stay `bytes`.
 
 Source: MySQL's manual, "Supported Character Sets and Collations"; `INFORMATION_SCHEMA.COLLATIONS`.
 """

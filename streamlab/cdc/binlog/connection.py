@@ -193,7 +193,10 @@ class BinlogStream:
         text = packet[9:] if packet[3:4] == b"#" else packet[3:]
         raise ended(number, text.decode("utf-8", "replace"))
 
-    def close(self) -> None:
+    def acknowledged(self) -> None:
+        """There is nothing to tell the server: it keeps its log by time, not by reader."""
+
+    def close(self, *, graceful: bool = True) -> None:
         """End the connection. Idempotent."""
         socket, self._socket = self._socket, None
         with contextlib.suppress(Exception):

@@ -4,8 +4,8 @@ Each transaction of the log gives one `Transaction`, also where it holds nothing
 for its identifier has to get into the set that a reader goes on from. Its time and position are known where it begins,
 so events are made at once; what is beyond the bounds of `Spill` waits as bytes, and is decoded when it is iterated.
 
-A transaction that is prepared (XA) waits here for its commit. Until then its identifier is in no position that is handed
-out, so the server sends it again to whoever goes on from one.
+A transaction that is prepared (XA) waits here for its commit. Until then its identifier is in no position that is
+handed out, so the server sends it again to whoever goes on from one.
 
 What would lose changes without a word is refused: rows that are not logged whole, statements in place of rows,
 compressed transactions, transactions without an identifier.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from zlib import crc32
 
@@ -25,7 +25,7 @@ from streamlab.cdc.binlog import events as wire
 from streamlab.cdc.binlog.charsets import KNOWN
 from streamlab.cdc.binlog.events import BODY, CHECKSUM, EPOCH, Event, Gtid, Query, malformed
 from streamlab.cdc.binlog.position import BinlogPosition, GTIDSet
-from streamlab.cdc.binlog.tables import SKIP, LargeChanges, Tables, Wanted
+from streamlab.cdc.binlog.tables import SKIP, LargeChanges, Selection, Tables, Wanted
 from streamlab.cdc.event import NOTHING, ChangeEvent, Operation
 from streamlab.cdc.spill import Spill
 from streamlab.cdc.transaction import Transaction
@@ -42,11 +42,7 @@ COMPRESSION_FIX: Final = (
 _ROWS = frozenset({30, 31, 32})
 _DATA = re.compile(r"(?:\s|/\*.*?\*/)*(INSERT|UPDATE|DELETE|REPLACE|LOAD|CALL|WITH)\b", re.IGNORECASE | re.DOTALL)
 _XA = re.compile(r"XA\s+(START|END|COMMIT|ROLLBACK)\s+(.*)", re.IGNORECASE | re.DOTALL)
-_SYSTEM = frozenset({"mysql", "sys", "information_schema", "performance_schema"})
-
-
-def _ordinary(schema: str, table: str) -> bool:
-    return schema not in _SYSTEM
+_ORDINARY: Final = Selection()
 
 
 class Decoder:
@@ -72,7 +68,7 @@ class Decoder:
     """
 
     def __init__(
-        self, *, charsets: Mapping[int, str] = KNOWN, wanted: Wanted = _ordinary, spill: Spill | None = None
+        self, *, charsets: Mapping[int, str] = KNOWN, wanted: Wanted = _ORDINARY, spill: Spill | None = None
     ) -> None:
         self._spill = spill or Spill()
         self._wanted = wanted
@@ -93,16 +89,20 @@ class Decoder:
         """A stream begins, in which a set of transactions is past. What was incomplete is forgotten: it comes again."""
         self._spill.close()
         self._tables.clear()
-        self.gtids = gtids
+        self.gtids = self._origin = gtids
         self.file, self.offset = "", 0
         self._checksum = 0
         self._described = False
         self._prepared: dict[str, tuple[Gtid, list[ChangeEvent], LargeChanges | None]] = {}
         self._clear()
 
+    def reset(self) -> None:
+        """Forget what is incomplete, and begin where the stream last began."""
+        self.restart(self._origin)
+
     def close(self) -> None:
         """Give back memory and disk."""
-        self.restart(self.gtids)
+        self.reset()
 
     def _clear(self) -> None:
         self._begun: Gtid | None = None
@@ -115,6 +115,11 @@ class Decoder:
     def in_transaction(self) -> bool:
         """Whether a transaction is open, or prepared."""
         return self._begun is not None or bool(self._prepared)
+
+    @property
+    def hold(self) -> None:
+        """Nothing: a prepared transaction is in no position, see above."""
+        return
 
     @property
     def place(self) -> BinlogPosition:
@@ -145,7 +150,7 @@ class Decoder:
                 checksum = self._checksum
                 end = len(packet) - checksum
                 if checksum and kind != 15 and crc32(packet[1:end]) != int.from_bytes(packet[end:], "little"):
-                    raise ValueError("its checksum does not fit")  # noqa: TRY301
+                    raise ValueError("its checksum does not fit")
                 if kind in _ROWS:
                     self._row(packet, end)
                     continue

@@ -201,7 +201,9 @@ def problems(
 
 
 _NEEDED = {
-    "binlog_format": ("ROW", "the log holds statements, not the rows that they changed", "SET PERSIST binlog_format = ROW"),
+    "binlog_format": (
+        "ROW", "the log holds statements, not the rows that they changed", "SET PERSIST binlog_format = ROW"
+    ),
     "binlog_row_image": ("FULL", "rows are not logged whole", "SET PERSIST binlog_row_image = FULL"),
     "gtid_mode": (
         "ON", "transactions have no identifiers to go on from",

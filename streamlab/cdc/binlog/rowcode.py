@@ -1,10 +1,10 @@
 """Row decoders, generated for each table map: straight-line code instead of a loop over columns.
 
-A Rows event holds any number of rows: for each a bitmap of what is NULL, and the values of the other columns, one behind
-the other. An update has two of these for each row, before and after. What a column's bytes become is known when the
-table is; so a function is written, compiled and kept for each table and kind of change. Columns of a fixed size that
-stand side by side are unpacked by one call, together with the length of the value behind them; a row without any NULL,
-the most common kind, is read without asking for each column.
+A Rows event holds any number of rows: for each a bitmap of what is NULL, and the values of the other columns, one
+behind the other. An update has two of these for each row, before and after. What a column's bytes become is known when
+the table is; so a function is written, compiled and kept for each table and kind of change. Columns of a fixed size
+that stand side by side are unpacked by one call, together with the length of the value behind them; a row without any
+NULL, the most common kind, is read without asking for each column.
 
 The generated code takes the common road. Whatever it trips over (a date of zeros, a text that is none, a cut event) is
 read again by `_Rows.read`, a loop that checks every bound, and either finds the value that the policy of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,12 +12,14 @@ from streamlab.cdc.binlog.table_map import Table, named, read
 from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.spill import Spool
 from streamlab.cdc.wire import MALFORMED
+from streamlab.errors import SettingsError
 
-__all__ = ["SKIP", "LargeChanges", "Tables", "Wanted"]
+__all__ = ["SKIP", "LargeChanges", "Selection", "Tables", "Wanted"]
 
 Wanted = Callable[[str, str], bool]
 """(schema, table) -> whether its changes are wanted."""
 
+SYSTEM: Final = frozenset({"mysql", "sys", "information_schema", "performance_schema"})
 _CACHED = 512
 _ID: Final = slice(BODY, BODY + 6)
 
@@ -26,6 +28,43 @@ def SKIP(  # noqa: N802 - a constant, and found beside decoders
     packet: bytes, end: int, time: datetime, xid: str, position: Any, events: list[ChangeEvent], n: int
 ) -> None:
     """The decoder of rows that nobody wants."""
+
+
+class Selection:
+    """Which tables are wanted. Immutable; threads may share it.
+
+    Parameters
+    ----------
+    names : iterable of str
+        ``database.table``, ``table``, ``database.*``; empty for all but MySQL's own.
+    database : str
+        Where a name without a database is.
+
+    Attributes
+    ----------
+    named : frozenset of (str, str)
+        The tables that are named one by one.
+    """
+
+    def __init__(self, names: Iterable[str] = (), database: str = "") -> None:
+        tables, databases = set[tuple[str, str]](), set[str]()
+        for name in names:
+            schema, dot, table = name.partition(".")
+            if not dot:
+                schema, table = database, name
+            if not schema or not table:
+                raise SettingsError(f"{name!r} names no table of MySQL.", "Name it with its database: shop.orders.")
+            if table == "*":
+                databases.add(schema)
+            else:
+                tables.add((schema, table))
+        self.named, self._databases = frozenset(tables), frozenset(databases)
+
+    def __call__(self, schema: str, table: str) -> bool:
+        """Whether a table is one of them."""
+        if not self.named and not self._databases:
+            return schema not in SYSTEM
+        return schema in self._databases or (schema, table) in self.named
 
 
 class _Known:
