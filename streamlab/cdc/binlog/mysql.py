@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -225,11 +225,16 @@ class MySQLCDC(Followed):
         CheckpointError
             The position file cannot be used.
         """
-        with closing(connect(self.address)) as connection:
-            facts = self._look(connection)
-        if self._mode == "never":
-            self._begin_at(facts)
-            self._keep(now=True)
+        try:
+            with closing(connect(self.address)) as connection:
+                facts = self._look(connection, wanted=self._selection.named)
+            if self._mode == "never":
+                self._begin_at(facts)
+                self._keep(now=True)
+        except BaseException:
+            if self._file is not None and self._reader.connection is None:
+                self._file.release()
+            raise
 
     def drop(self) -> None:
         """Close, and delete the position file. Repeatable."""
@@ -237,8 +242,8 @@ class MySQLCDC(Followed):
         if self._file is not None:
             self._file.forget()
 
-    def _look(self, connection: pymysql.Connection[Any]) -> Facts:
-        """Take the position file, ask the server, and judge."""
+    def _look(self, connection: pymysql.Connection[Any], *, wanted: Collection[tuple[str, str]] = ()) -> Facts:
+        """Take the position file, ask the server, and judge. A table may be dropped while the stream is read."""
         if self._file is not None:
             kept = self._file.acquire()
             with self._lock:
@@ -248,7 +253,7 @@ class MySQLCDC(Followed):
         facts = gather(connection)
         self._charsets.update(facts.charsets)
         check(
-            facts, wanted=self._selection.named, begin=self._books.start, server_id=self.server_id, uuid=self._uuid
+            facts, wanted=wanted, begin=self._books.start, server_id=self.server_id, uuid=self._uuid
         )  # fmt: skip
         return facts
 
@@ -293,7 +298,7 @@ class MySQLCDC(Followed):
         if self._mode == "never" or self._books.start is not None:
             return False
         with closing(connect(self.address)) as connection:
-            facts = self._look(connection)
+            facts = self._look(connection, wanted=self._selection.named)
         if self._books.start is not None:
             return False  # the position file has one
         tables = sorted(each for each in facts.tables if self._selection(*each))

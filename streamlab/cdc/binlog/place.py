@@ -45,21 +45,27 @@ class PositionFile:
         CheckpointError
             Another reader has it, it cannot be read, or it belongs to a reader of another name.
         """
+        had = self._lock is not None
+        try:
+            return self._read()
+        except BaseException:
+            if not had:
+                self.release()
+            raise
+
+    def _read(self) -> BinlogPosition | None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self._lock is None:
-                lock = self.path.with_name(f"{self.path.name}.lock").open("a", encoding="utf-8")
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    lock.close()
-                    raise CheckpointError(
-                        f"Another reader has the position file {self.path}.", "Stop it, or give this one another file."
-                    ) from None
-                self._lock = lock
+                self._lock = self.path.with_name(f"{self.path.name}.lock").open("a", encoding="utf-8")
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
+        except BlockingIOError:
+            raise CheckpointError(
+                f"Another reader has the position file {self.path}.", "Stop it, or give this one another file."
+            ) from None
         except OSError as error:
             raise CheckpointError(
                 f"The position file {self.path} cannot be used: {error.strerror}.", "Give another one."

@@ -21,7 +21,7 @@ from typing import Any
 
 import pymysql
 from pymysql.constants import FIELD_TYPE
-from pymysql.converters import convert_datetime, decoders
+from pymysql.converters import conversions, convert_datetime
 from pymysql.cursors import SSCursor
 
 from streamlab.cdc.binlog.connection import connect
@@ -49,7 +49,7 @@ def _aware(text: str) -> Any:
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
 
 
-_VALUES: dict[int, Any] = {**decoders, FIELD_TYPE.TIMESTAMP: _aware, FIELD_TYPE.JSON: json.loads}
+_VALUES: dict[Any, Any] = {**conversions, FIELD_TYPE.TIMESTAMP: _aware, FIELD_TYPE.JSON: json.loads}
 
 
 class Snapshot:
