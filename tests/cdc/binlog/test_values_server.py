@@ -1,4 +1,4 @@
-"""Every type of MySQL: what the stream brings equals what SELECT gives, and what a snapshot brings, of the same types."""
+"""Every type of MySQL: the stream brings what SELECT gives, and what a snapshot brings, of the same type."""
 
 from __future__ import annotations
 
@@ -98,8 +98,10 @@ TYPES: dict[str, tuple[str, ...]] = {
         "'\"text\"'",
         "'null'",
         "'-5'",
-        "json_array(1.50, cast('2024-02-29' as date), cast('-12:34:56.5' as time(1)), "
-        "cast('2024-02-29 01:02:03.000004' as datetime(6)), x'00ff')",
+        (
+            "json_array(1.50, cast('2024-02-29' as date), cast('-12:34:56.5' as time(1)), "
+            "cast('2024-02-29 01:02:03.000004' as datetime(6)), x'00ff')"
+        ),
         "json_array(repeat('x', 200), repeat('y', 70000), json_object(repeat('k', 300), 1))",
     ),
 }
