@@ -55,7 +55,7 @@ def row_decoder(table: Table, kind: Event, charsets: Mapping[int, str]) -> RowsD
     rows = _Rows(table, kind, codecs)
     names: dict[str, Any] = {
         "make": tuple.__new__, "ChangeEvent": ChangeEvent, "OPERATION": operation, "KEY": table.key, "NOTHING": NOTHING,
-        "MALFORMED": MALFORMED, "HEAD": rows.head, "slow": rows.read, "little": int.from_bytes,
+        "MALFORMED": MALFORMED, "HEADS": rows.heads, "slow": rows.read, "little": int.from_bytes,
     }  # fmt: skip
     for each in codecs:
         names.update(each.names)
@@ -66,7 +66,7 @@ def row_decoder(table: Table, kind: Event, charsets: Mapping[int, str]) -> RowsD
         " add = events.append",
         " try:",
         f"  p = {BODY + 8} + d[{BODY + 8}] + (d[{BODY + 9}] << 8)",
-        f"  if d[p:p + {len(rows.head)}] != HEAD: raise ValueError",
+        f"  if d[p:p + {len(rows.head)}] not in HEADS: raise ValueError",
         f"  p += {len(rows.head)}",
         "  while p < end:",
         *(_row("o", codecs, names) if old else ()),
@@ -152,6 +152,9 @@ class _Rows:
         present = ((1 << count) - 1).to_bytes((count + 7) // 8, "little")
         self._size = len(present)
         self.head = width + present * (self._old + self._new)
+        # The server fills what is left of the last byte with ones.
+        filled = b"\xff" * len(present)
+        self.heads = frozenset({self.head, width + filled * (self._old + self._new)})
         self._width = len(width)
 
     def read(
