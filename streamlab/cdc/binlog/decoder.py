@@ -40,6 +40,12 @@ COMPRESSION_FIX: Final = (
 )
 
 _ROWS = frozenset({30, 31, 32})
+_TABLE_MAP = 19
+_ID: Final = slice(BODY, BODY + 6)
+_BEFORE_ZERO: Final = 0xF6A7026
+"""A CRC32 that becomes 0 with the zero before an event: so an event is checked without a copy of it."""
+_WHOLE: Final = 0x2144DF1C
+"""The CRC32 of anything that ends with its own CRC32."""
 _DATA = re.compile(r"(?:\s|/\*.*?\*/)*(INSERT|UPDATE|DELETE|REPLACE|LOAD|CALL|WITH)\b", re.IGNORECASE | re.DOTALL)
 _XA = re.compile(r"XA\s+(START|END|COMMIT|ROLLBACK)\s+(.*)", re.IGNORECASE | re.DOTALL)
 _ORDINARY: Final = Selection()
@@ -144,15 +150,27 @@ class Decoder:
             A large transaction could not be written to disk, or the log itself says that it lacks events.
         """
         done: list[Transaction] = []
+        tables = self._tables
+        # What most packets are is decided here, since this runs for every one.
         for packet in packets:
             try:
                 kind = packet[5]
                 checksum = self._checksum
-                end = len(packet) - checksum
-                if checksum and kind != 15 and crc32(packet[1:end]) != int.from_bytes(packet[end:], "little"):
+                if checksum and crc32(packet, _BEFORE_ZERO) != _WHOLE and kind != Event.FORMAT_DESCRIPTION:
                     raise ValueError("its checksum does not fit")
-                if kind in _ROWS:
-                    self._row(packet, end)
+                end = len(packet) - checksum
+                if kind in _ROWS and self._inside:
+                    prefix = packet[5:6] + packet[_ID]
+                    decode = tables.rows.get(prefix) or tables.decoder(prefix)
+                    if self._waiting is None:
+                        events = self._events
+                        decode(packet, end, self._time, self._xid, self._position, events, len(events))
+                    elif decode is not SKIP:
+                        self._waiting.spool.append(packet)
+                    continue
+                if kind == _TABLE_MAP and self._inside and self._waiting is None:
+                    if packet[BODY:end] != tables.last:
+                        tables.learn(packet, end)
                     continue
                 transaction = self._other(packet, kind, end)
             except ProtocolError:
@@ -173,21 +191,11 @@ class Decoder:
                 self._waiting = LargeChanges(self._spill.spool(), self._tables.copy(), self._checksum)
         self._spill.relieve()
 
-    def _row(self, packet: bytes, end: int) -> None:
-        begun, tables = self._begun, self._tables
-        if begun is None or not self._inside:
-            raise ValueError("it is outside of a transaction")
-        prefix = packet[5:6] + packet[BODY : BODY + 6]
-        decode = tables.rows.get(prefix) or tables.decoder(prefix)
-        events = self._events
-        if self._waiting is None:
-            decode(packet, end, self._time, self._xid, self._position, events, len(events))
-        elif decode is not SKIP:
-            self._waiting.spool.append(packet)
-
     def _other(self, packet: bytes, kind: int, end: int) -> Transaction | None:
         if packet[0] != 0 or end < BODY:
             raise ValueError("it is no event")
+        if kind in _ROWS:
+            raise ValueError("it is outside of a transaction")
         handler = self._kinds.get(kind)
         if handler is not None:
             return handler(packet, end)
@@ -230,6 +238,7 @@ class Decoder:
         size = len(packet) - 1
         self.offset = self._moved(packet)
         self._clear()
+        self._tables.trim()
         self._begun = begun
         self._xid = str(begun)
         self._time = begun.time or EPOCH + timedelta(seconds=int.from_bytes(packet[1:5], "little"))

@@ -5,11 +5,14 @@ A payload of 16 MiB - 1 bytes goes on in the next packet. Source: MySQL's manual
 
 from __future__ import annotations
 
+import struct
+
 from streamlab.errors import ProtocolError
 
 __all__ = ["Packets"]
 
 _LONGEST = 0xFFFFFF
+_head = struct.Struct("<I").unpack_from
 
 
 class Packets:
@@ -33,13 +36,14 @@ class Packets:
         found: list[bytes] = []
         at, number, whole = 0, self._number, len(data)
         while at + 4 <= whole:
-            size = data[at] | data[at + 1] << 8 | data[at + 2] << 16
+            (head,) = _head(data, at)
+            size = head & _LONGEST
             end = at + 4 + size
             if end > whole:
                 break
-            if data[at + 3] != number:
+            if head >> 24 != number:
                 raise ProtocolError(
-                    f"A packet has the number {data[at + 3]} where {number} comes next: bytes are missing.",
+                    f"A packet has the number {head >> 24} where {number} comes next: bytes are missing.",
                     "The connection has to be made again.",
                 )
             number = (number + 1) & 0xFF

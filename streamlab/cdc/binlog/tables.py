@@ -99,10 +99,13 @@ class Tables:
     ----------
     rows : dict of bytes to RowsDecoder
         Type of event and number of the table -> its decoder, for what was seen so far.
+    last : bytes
+        The body of the last TABLE_MAP event: most often the next one is the same.
     """
 
     def __init__(self, charsets: Mapping[int, str], wanted: Wanted) -> None:
         self.rows: dict[bytes, RowsDecoder] = {}
+        self.last = b""
         self._numbers: dict[bytes, _Known] = {}
         self._known: dict[bytes, _Known] = {}
         self._charsets, self._wanted = charsets, wanted
@@ -116,10 +119,17 @@ class Tables:
     def clear(self) -> None:
         """Forget the numbers: another stream has others. What was made for a description is kept."""
         self.rows = {}
+        self.last = b""
         self._numbers = {}
+
+    def trim(self) -> None:
+        """Forget the numbers if they are many, between two transactions: a server counts on, and none comes back."""
+        if len(self._numbers) >= _CACHED:
+            self.clear()
 
     def learn(self, packet: bytes, end: int) -> None:
         """Take a TABLE_MAP event; rows behind it are read by it."""
+        self.last = packet[BODY:end]
         number, description = packet[_ID], packet[BODY + 8 : end]
         known = self._known.get(description)
         if known is not None and self._numbers.get(number) is known:
@@ -130,9 +140,6 @@ class Tables:
             if len(self._known) >= _CACHED:
                 self._known.clear()
             self._known[description] = known
-        if len(self._numbers) >= _CACHED:
-            # A server counts on with each reopening of a table: old numbers do not come back.
-            self.clear()
         self._numbers[number] = known
         for prefix in [prefix for prefix in self.rows if prefix[1:] == number]:
             del self.rows[prefix]

@@ -7,13 +7,14 @@ import struct
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlab.cdc import Operation, Transaction
-from streamlab.cdc.binlog import BinlogPosition, GTIDSet
+from streamlab.cdc.binlog import BinlogPosition, GTIDSet, decoder
 from streamlab.cdc.binlog.decoder import Decoder
 from streamlab.cdc.binlog.events import Event, Query, truncated_table
 from streamlab.cdc.binlog.json_binary import loads
@@ -177,40 +178,40 @@ def small(log: my.Log, number: int, rows: int = 1) -> list[bytes]:
 
 def test_positions_go_on_beyond_4_gib() -> None:
     log = my.Log()
-    decoder = Decoder()
-    decoder.receive(log.begin_stream())
+    reader = Decoder()
+    reader.receive(log.begin_stream())
     places = []
     for number in range(1, 4):
-        decoder.offset = log.offset = log.offset + (3 << 30)
+        reader.offset = log.offset = log.offset + (3 << 30)
         places.append(log.offset)
-        (transaction,) = decoder.receive(small(log, number))
+        (transaction,) = reader.receive(small(log, number))
         assert transaction.position.offset == places[-1]  # type: ignore[attr-defined]
         assert transaction.end_position.offset == log.offset  # type: ignore[attr-defined]
 
 
 def test_a_large_transaction_is_decoded_when_it_is_iterated() -> None:
     log = my.Log()
-    decoder = Decoder(spill=Spill(eager=100))
+    reader = Decoder(spill=Spill(eager=100))
     packets = [*log.begin_stream(), *log.begin(), log.table([("id", my.INT)])]
-    decoder.receive(packets)
+    reader.receive(packets)
     for number in range(10):
-        assert decoder.receive([log.rows(30, [my.INT], [[2 * number], [2 * number + 1]])]) == []
-    (transaction,) = decoder.receive([log.commit()])
+        assert reader.receive([log.rows(30, [my.INT], [[2 * number], [2 * number + 1]])]) == []
+    (transaction,) = reader.receive([log.commit()])
     for _ in range(2):
         assert [(event.ordinal, event.new_data["id"]) for event in transaction] == [(n, n) for n in range(20)]
     assert len(transaction) == 20
-    assert decoder.receive(small(log, 2))[0].changes
+    assert reader.receive(small(log, 2))[0].changes
 
 
 def test_a_stream_that_begins_anew_forgets_what_was_open() -> None:
     log = my.Log()
-    decoder = Decoder()
-    decoder.receive([*log.begin_stream(), *log.begin()])
-    assert decoder.in_transaction
-    decoder.restart(GTIDSet.parse(f"{my.SOURCE}:1-5"))
-    assert not decoder.in_transaction
+    reader = Decoder()
+    reader.receive([*log.begin_stream(), *log.begin()])
+    assert reader.in_transaction
+    reader.restart(GTIDSet.parse(f"{my.SOURCE}:1-5"))
+    assert not reader.in_transaction
     again = my.Log()
-    (transaction,) = decoder.receive([*again.begin_stream(), *small(again, 6)])
+    (transaction,) = reader.receive([*again.begin_stream(), *small(again, 6)])
     assert str(transaction.end_position).endswith(f"{my.SOURCE}:1-6")
 
 
@@ -294,6 +295,11 @@ def test_decimals_are_exact() -> None:
         packets = [*log.begin_stream(), *log.begin(), log.table([("d", my.DECIMAL)]), row, log.commit()]
         ((event,),) = decoded(packets)
         assert str(event.new_data["d"]) == value
+
+
+def test_a_checksum_is_checked_without_a_copy() -> None:
+    assert crc32(b"\0", decoder._BEFORE_ZERO) == 0
+    assert crc32(b"event" + crc32(b"event").to_bytes(4, "little")) == decoder._WHOLE
 
 
 def test_event_types_have_their_numbers() -> None:
