@@ -11,6 +11,7 @@ from streamlab.cdc.source import Batch, ChangeSource, Lag
 from streamlab.cdc.transaction import Transaction
 
 if TYPE_CHECKING:
+    from streamlab.cdc.binlog.mysql import MySQLCDC as MySQLCDC
     from streamlab.cdc.checkpoint import Checkpoint as Checkpoint
     from streamlab.cdc.postgres import PostgreSQLCDC as PostgreSQLCDC
     from streamlab.cdc.recording import Recording as Recording
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 # Loaded when they are first used: they need a driver, which a reader of another log does not have.
 _HOMES = {
     "Checkpoint": "streamlab.cdc.checkpoint",
+    "MySQLCDC": "streamlab.cdc.binlog.mysql",
     "PostgreSQLCDC": "streamlab.cdc.postgres",
     "Recording": "streamlab.cdc.recording",
 }
@@ -30,6 +32,7 @@ __all__ = [
     "ChangeSource",
     "Checkpoint",
     "Lag",
+    "MySQLCDC",
     "Operation",
     "Position",
     "PostgreSQLCDC",

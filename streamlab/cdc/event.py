@@ -92,7 +92,7 @@ class ChangeEvent(NamedTuple):
     transaction_id : str
         The source's own name of the transaction; empty where it gives none.
     position : Position
-        Of the transaction: for PostgreSQL the LSN of its commit.
+        Of the transaction: for PostgreSQL the LSN of its commit, for MySQL the place of its beginning.
     ordinal : int
         From 0, within the transaction.
     primary_key : tuple of str

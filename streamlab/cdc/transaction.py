@@ -32,7 +32,7 @@ class Transaction:
     Attributes
     ----------
     position : Position
-        Its place in the log: for PostgreSQL the LSN of the commit.
+        Its place in the log: for PostgreSQL the LSN of the commit, for MySQL a `BinlogPosition` at its beginning.
     end_position : Position
         What an acknowledgement of it says: for PostgreSQL the end of the commit record. Acknowledging `position` would
         bring the transaction again.
