@@ -306,8 +306,8 @@ class MySQLCDC(Followed):
         return True
 
     def _next(self, timeout: float | None) -> Transaction | None:
-        with uninterrupted():
-            if self._again:
+        if self._again:
+            with uninterrupted():
                 self._left.append(self._again.popleft())
                 return self._left[-1]
         if self._begin_snapshot() and (rows := self._rows()) is not None:
