@@ -52,15 +52,15 @@ def connect(address: MySQLAddress, **options: Any) -> pymysql.Connection[Any]:
         It was refused, or the server cannot be reached.
     """
     limits = {"connect_timeout": _CONNECT_LIMIT, "read_timeout": _ANSWER_LIMIT, "write_timeout": _ANSWER_LIMIT}
+    arguments = {**limits, **address.arguments(database=""), "autocommit": True, **options}
+    # In two steps, so that an interrupt in the second finds something to close.
+    connection = pymysql.Connection(**arguments, defer_connect=True)
     try:
-        connection = pymysql.connect(**{**limits, **address.arguments(database=""), "autocommit": True, **options})
-    except pymysql.Error as error:
-        raise refused(error, "The connection") from error
-    try:
+        connection.connect()
         with connection.cursor() as cursor:
             cursor.execute(load("mysql_capture")["session"])
     except BaseException as error:
-        connection.close()
+        connection._force_close()  # type: ignore[attr-defined]
         if isinstance(error, pymysql.Error):
             raise refused(error, "The connection") from error
         raise
