@@ -9,7 +9,7 @@ before them is acknowledged, so are they. Otherwise a quiet reader's position wo
 
 from __future__ import annotations
 
-from streamlab.cdc.binlog.position import BinlogPosition
+from streamlab.cdc.binlog.position import BinlogPosition, GTIDSet
 
 __all__ = ["Bookkeeping"]
 
@@ -29,11 +29,12 @@ class Bookkeeping:
         The farthest end of a transaction that was ever handed out.
     """
 
-    __slots__ = ("acknowledged", "cursor", "handed_out", "origin")
+    __slots__ = ("_prepared", "acknowledged", "cursor", "handed_out", "origin")
 
     def __init__(self, acknowledged: BinlogPosition | None = None) -> None:
         self.origin = self.acknowledged = self.cursor = acknowledged
         self.handed_out: BinlogPosition | None = None
+        self._prepared = GTIDSet()
 
     def begin(self, position: BinlogPosition) -> None:
         """It is known where the stream begins."""
@@ -62,6 +63,18 @@ class Bookkeeping:
     def wants(self, end: BinlogPosition) -> bool:
         """Whether a transaction with this end is still to be handed out in this iteration."""
         return self.cursor is None or self.cursor < end
+
+    def passed(self, upto: BinlogPosition) -> bool:
+        """Whether nothing that ends up to here is still to come, beside what was received already.
+
+        Decided by identifiers alone. Every transaction of the log comes, with or without changes, so none is missing;
+        and the log also grows where no transaction ends, such as by a new file. A transaction that is prepared counts
+        as come: it ends with its commit.
+        """
+        if self.cursor is None:
+            return False
+        gtids = self.cursor.gtids
+        return upto.gtids <= (gtids | self._prepared if self._prepared else gtids)
 
     def hand_out(self, end: BinlogPosition) -> None:
         """A transaction goes to the caller."""
@@ -100,11 +113,13 @@ class Bookkeeping:
         if self.acknowledged is None:
             self.acknowledged = self.cursor if self.handed_out is None else self.origin
 
-    def settled(self, *, in_flight: bool, hold: object = None) -> None:
-        """Nothing waits to be told to the server."""
+    def settled(self, *, in_flight: bool, hold: GTIDSet | None = None) -> None:
+        """What was received has been decoded; `hold` are the transactions that wait for their second phase."""
+        self._prepared = hold or GTIDSet()
 
     def lost(self) -> None:
-        """What was not handed out comes again: nothing was noted of it."""
+        """What was not handed out comes again, and so does what was prepared."""
+        self._prepared = GTIDSet()
 
     def to_report(self) -> None:
         """Nothing is told to the server."""

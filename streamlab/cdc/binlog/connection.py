@@ -196,6 +196,9 @@ class BinlogStream:
     def acknowledged(self) -> None:
         """There is nothing to tell the server: it keeps its log by time, not by reader."""
 
+    def feedback(self, *, reply: bool = False) -> None:
+        """There is no way to ask on this connection; `passed` of the bookkeeping needs no answer."""
+
     def close(self, *, graceful: bool = True) -> None:
         """End the connection. Idempotent."""
         socket, self._socket = self._socket, None

@@ -123,9 +123,14 @@ class Decoder:
         return self._begun is not None or bool(self._prepared)
 
     @property
-    def hold(self) -> None:
-        """Nothing: a prepared transaction is in no position, see above."""
-        return
+    def hold(self) -> GTIDSet | None:
+        """The prepared transactions, which are in no position yet, see above; None while there is none."""
+        if not self._prepared:
+            return None
+        gtids = GTIDSet()
+        for begun, _, _ in self._prepared.values():
+            gtids = gtids.add(begun.source, begun.number)
+        return gtids
 
     @property
     def place(self) -> BinlogPosition:

@@ -32,7 +32,7 @@ from streamlab.cdc.binlog.decoder import Decoder
 from streamlab.cdc.binlog.place import PositionFile
 from streamlab.cdc.binlog.position import BinlogPosition
 from streamlab.cdc.binlog.preflight import Facts, check, gather
-from streamlab.cdc.binlog.refusals import refused
+from streamlab.cdc.binlog.questions import LogQuestions
 from streamlab.cdc.binlog.snapshot import Snapshot
 from streamlab.cdc.binlog.tables import Selection
 from streamlab.cdc.connected import RECONNECT
@@ -49,7 +49,6 @@ from streamlab.errors import ChangeStreamError, SettingsError, StreamLost
 from streamlab.failpoints import failpoint
 from streamlab.retry import RetryPolicy
 from streamlab.settings import MySQLAddress
-from streamlab.sql import load
 
 __all__ = ["MySQLCDC", "MySQLSession"]
 
@@ -107,6 +106,8 @@ class MySQLCDC(Followed):
         A directory for transactions that do not fit into memory.
     """
 
+    position_type = BinlogPosition
+
     def __init__(
         self,
         address: MySQLAddress | str,
@@ -146,8 +147,7 @@ class MySQLCDC(Followed):
         self._snapshot: Snapshot | None = None
         self._left: deque[Transaction] = deque()
         self._again: deque[Transaction] = deque()
-        self._asking: pymysql.Connection[Any] | None = None
-        self._asking_lock = threading.Lock()
+        self._questions = LogQuestions(lambda: connect(self.address))
         self._charsets: dict[int, str] = {}
         self._decoder = Decoder(
             charsets=self._charsets,
@@ -305,7 +305,7 @@ class MySQLCDC(Followed):
         self._snapshot = Snapshot(self.address, tables, self._left)
         return True
 
-    def _next(self, timeout: float | None) -> Transaction | None:
+    def _next(self, timeout: float | None, upto: BinlogPosition | None = None) -> Transaction | None:
         if self._again:
             with uninterrupted():
                 self._left.append(self._again.popleft())
@@ -314,7 +314,7 @@ class MySQLCDC(Followed):
             return rows
         if self._mode == "only" or self._stopping.is_set():
             return None
-        return self._changes(timeout)
+        return self._changes(timeout, upto)
 
     def _rows(self) -> Transaction | None:
         snapshot = self._snapshot
@@ -348,17 +348,19 @@ class MySQLCDC(Followed):
         if self._snapshot is None and not self._left and not self._again:
             self._books.settle()
 
-    def _changes(self, timeout: float | None) -> Transaction | None:
+    def _changes(self, timeout: float | None, upto: BinlogPosition | None) -> Transaction | None:
         # In slices, so that the position of a quiet stream is kept too.
         if self._reader.connection is None:
             self._reader.open()
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._stopping.is_set():
             left = _SLICE if deadline is None else max(0.0, min(_SLICE, deadline - time.monotonic()))
-            transaction = self._reader.get(left)
+            transaction = self._reader.get(left, upto)
             self._keep()
             if transaction is not None or (deadline is not None and time.monotonic() >= deadline):
                 return transaction
+            if upto is not None and self._books.passed(upto):
+                return None
         return None
 
     def _disconnect(self) -> None:
@@ -425,25 +427,19 @@ class MySQLCDC(Followed):
         ChangeStreamError
             It does not answer.
         """
-        with self._asking_lock:
-            for attempt in (1, 2):
-                if self._asking is None or not self._asking.open:
-                    self._asking = connect(self.address)
-                try:
-                    with self._asking.cursor() as cursor:
-                        cursor.execute(load("mysql_capture")["logs"])
-                        sizes = {str(file): int(size) for file, size, *_ in cursor.fetchall()}
-                    break
-                except (pymysql.Error, OSError) as error:
-                    self._asking.close() if self._asking.open else None
-                    if attempt == 2:
-                        raise refused(error, "The question for the lag") from error
         position = self._books.acknowledged
-        size = None
-        if position is not None and position.file in sizes:
-            behind = sum(size for file, size in sizes.items() if file > position.file)
-            size = max(0, sizes[position.file] - position.offset) + behind
+        size = None if position is None else self._questions.behind(position)
         return Lag(size, self._reader.seconds)
+
+    def written(self) -> BinlogPosition:
+        """Where the server's log ends now: ``until=cdc.written()`` reads what is there, and ends. Asks the server.
+
+        Raises
+        ------
+        ChangeStreamError
+            It does not answer.
+        """
+        return self._questions.written()
 
     def close(self) -> None:
         """Let go of all connections and of the position file. Idempotent. What was not acknowledged comes again."""
@@ -455,10 +451,7 @@ class MySQLCDC(Followed):
         finally:
             if self._file is not None:
                 self._file.release()
-            with self._asking_lock:
-                if self._asking is not None and self._asking.open:
-                    self._asking.close()
-                self._asking = None
+            self._questions.close()
 
 
 class MySQLSession(MySQLCDC):
@@ -476,5 +469,5 @@ class MySQLSession(MySQLCDC):
             raise
         return self
 
-    def _passed(self, what: Transaction | Batch) -> None:
+    def _passed(self, what: Any) -> None:
         self.acknowledge(what)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 import struct
 from bisect import bisect_right
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 from streamlab.errors import SettingsError
@@ -206,6 +206,11 @@ class BinlogPosition:
                 f"{text!r} is no position in a binary log.", "One looks like binlog.000012:4567 and a GTID set."
             )
         return cls(match[1], int(match[3]), GTIDSet.parse(match[4] or ""))
+
+    @classmethod
+    def of_status(cls, row: Sequence[Any]) -> BinlogPosition:
+        """From a row of SHOW BINARY LOG STATUS: file, offset, two filters, and all transactions of the server."""
+        return cls(str(row[0]), int(row[1]), GTIDSet.parse(row[4]))
 
     def __int__(self) -> int:
         """File number and offset as one number, in order on one server."""

@@ -105,7 +105,7 @@ def gather(connection: pymysql.Connection[Any]) -> Facts:
         status = perhaps("status")
         place = None
         if status:
-            place = BinlogPosition(status[0][0], int(status[0][1]), GTIDSet.parse(status[0][4]))
+            place = BinlogPosition.of_status(status[0])
         grants = " ".join(text for (text,) in ask("grants"))
         replicas = {int(each[0]): str(each[4]) for each in perhaps("replicas")}
         return Facts(

@@ -25,7 +25,7 @@ from pymysql.converters import conversions, convert_datetime
 from pymysql.cursors import SSCursor
 
 from streamlab.cdc.binlog.connection import connect
-from streamlab.cdc.binlog.position import BinlogPosition, GTIDSet
+from streamlab.cdc.binlog.position import BinlogPosition
 from streamlab.cdc.binlog.refusals import refused
 from streamlab.cdc.event import NOTHING, ChangeEvent, Operation
 from streamlab.cdc.interrupts import uninterrupted
@@ -122,7 +122,7 @@ class Snapshot:
                     "End long transactions and statements (SHOW PROCESSLIST shows them), and try again.",
                 ) from error
             raise refused(error, "The snapshot") from error
-        return BinlogPosition(status[0], int(status[1]), GTIDSet.parse(status[4]))
+        return BinlogPosition.of_status(status)
 
     def get(self) -> Transaction | None:
         """The next rows, at most 10,000 together and all of one table; None at the end.

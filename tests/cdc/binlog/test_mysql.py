@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 
 from streamlab import settings
@@ -189,6 +191,38 @@ def test_a_new_log_file_changes_nothing(shop: MySQLShop) -> None:
         assert (cdc.lag().size or 0) > 0
         cdc.acknowledge(second)
         assert cdc.lag().size == 0
+
+
+def test_what_is_written_has_passed_where_nothing_is_for_the_reader(shop: MySQLShop) -> None:
+    with shop.reader() as cdc:
+        shop.insert(1)
+        shop.execute("INSERT INTO other VALUES (1)")
+        shop.execute("FLUSH BINARY LOGS")
+        written = cdc.written()
+        assert ids(*cdc.transactions(until=written)) == [1]
+        assert cdc.received is not None
+        assert cdc.received < written
+        for statement in ("XA START 'a'", "INSERT INTO orders (id) VALUES (2)", "XA END 'a'", "XA PREPARE 'a'"):
+            shop.execute(statement, connection=shop.app)
+        assert ids(*cdc.transactions(until=cdc.written())) == [1], "what is prepared is not there yet"
+        shop.execute("XA COMMIT 'a'", connection=shop.app)
+        assert ids(*cdc.transactions(until=cdc.written())) == [1, 2]
+
+
+def test_a_count_or_a_position_of_mysql_says_until_when(shop: MySQLShop) -> None:
+    with shop.reader() as cdc, pytest.raises(SettingsError, match="neither a count nor a position"):
+        cdc.transactions(until="binlog.000001:4")  # type: ignore[arg-type]
+
+
+def test_questions_survive_their_connection(shop: MySQLShop) -> None:
+    with shop.reader() as cdc:
+        before = cdc.written()
+        for number, user, *_ in shop.execute("SHOW PROCESSLIST"):
+            if user == cdc.address.user:
+                with contextlib.suppress(pymysql.OperationalError):  # one that has just ended by itself
+                    shop.execute(f"KILL {number}")
+        shop.insert(1)
+        assert before < cdc.written()
 
 
 def test_one_reader_has_the_position_file(shop: MySQLShop) -> None:
