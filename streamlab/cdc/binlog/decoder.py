@@ -26,18 +26,14 @@ from streamlab.cdc.binlog.charsets import KNOWN
 from streamlab.cdc.binlog.events import BODY, CHECKSUM, EPOCH, Event, Gtid, Query, malformed
 from streamlab.cdc.binlog.position import BinlogPosition, GTIDSet
 from streamlab.cdc.binlog.tables import SKIP, LargeChanges, Selection, Tables, Wanted
+from streamlab.cdc.binlog.unreadable import refuse_event, refuse_statement
 from streamlab.cdc.event import NOTHING, ChangeEvent, Operation
 from streamlab.cdc.spill import Spill
 from streamlab.cdc.transaction import Transaction
 from streamlab.cdc.wire import MALFORMED
-from streamlab.errors import CannotCapture, ChangeStreamError, ProtocolError
+from streamlab.errors import ChangeStreamError, ProtocolError
 
-__all__ = ["COMPRESSION_FIX", "Decoder"]
-
-COMPRESSION_FIX: Final = (
-    "As an administrator: SET PERSIST binlog_transaction_compression = OFF, and look for sessions that set their own. "
-    "What was logged compressed is not read here: begin behind it, with a new snapshot."
-)
+__all__ = ["Decoder"]
 
 _ROWS = frozenset({30, 31, 32})
 _TABLE_MAP = 19
@@ -46,7 +42,6 @@ _BEFORE_ZERO: Final = 0xF6A7026
 """A CRC32 that becomes 0 with the zero before an event: so an event is checked without a copy of it."""
 _WHOLE: Final = 0x2144DF1C
 """The CRC32 of anything that ends with its own CRC32."""
-_DATA = re.compile(r"(?:\s|/\*.*?\*/)*(INSERT|UPDATE|DELETE|REPLACE|LOAD|CALL|WITH)\b", re.IGNORECASE | re.DOTALL)
 _XA = re.compile(r"XA\s+(START|END|COMMIT|ROLLBACK)\s+(.*)", re.IGNORECASE | re.DOTALL)
 _ORDINARY: Final = Selection()
 
@@ -81,12 +76,8 @@ class Decoder:
         self._tables = Tables(charsets, wanted)
         self._kinds: dict[int, Callable[[bytes, int], Transaction | None]] = {
             Event.QUERY: self._query, Event.XID: self._commit, Event.GTID: self._gtid,
-            Event.GTID_TAGGED: self._gtid_tagged, Event.ANONYMOUS_GTID: self._anonymous,
-            Event.TABLE_MAP: self._table_map, Event.ROTATE: self._rotate, Event.XA_PREPARE: self._xa_prepare,
-            Event.HEARTBEAT: self._heartbeat, Event.HEARTBEAT_V2: self._heartbeat,
-            Event.TRANSACTION_PAYLOAD: self._compressed, Event.PARTIAL_UPDATE_ROWS: self._partial,
-            Event.INCIDENT: self._incident, Event.WRITE_ROWS_V1: self._old_rows, Event.UPDATE_ROWS_V1: self._old_rows,
-            Event.DELETE_ROWS_V1: self._old_rows,
+            Event.GTID_TAGGED: self._gtid_tagged, Event.TABLE_MAP: self._table_map, Event.ROTATE: self._rotate,
+            Event.XA_PREPARE: self._xa_prepare, Event.HEARTBEAT: self._heartbeat, Event.HEARTBEAT_V2: self._heartbeat,
         }  # fmt: skip
         self.gtids = GTIDSet()
         self.restart(self.gtids)
@@ -204,6 +195,7 @@ class Decoder:
         handler = self._kinds.get(kind)
         if handler is not None:
             return handler(packet, end)
+        refuse_event(kind)
         if kind == Event.FORMAT_DESCRIPTION:
             self._checksum = CHECKSUM if wire.checksummed(packet) else 0
             self._described = True
@@ -249,13 +241,6 @@ class Decoder:
         self._time = begun.time or EPOCH + timedelta(seconds=int.from_bytes(packet[1:5], "little"))
         self._position = BinlogPosition(self.file, self.offset - size, self.gtids)
 
-    def _anonymous(self, packet: bytes, end: int) -> None:
-        raise CannotCapture(
-            "The binary log holds a transaction without a global identifier.",
-            "As an administrator, bring gtid_mode to ON, step by step (OFF_PERMISSIVE, ON_PERMISSIVE, ON), and begin "
-            "behind this transaction, with a new snapshot.",
-        )
-
     def _table_map(self, packet: bytes, end: int) -> None:
         if not self._inside:
             raise ValueError("it is outside of a transaction")
@@ -284,13 +269,7 @@ class Decoder:
         if text.upper() == "ROLLBACK":
             self._events, self._waiting = [], None
             return self._commit(packet, end)
-        if (match := _DATA.match(text)) is not None:
-            raise CannotCapture(
-                f"The binary log holds a statement in place of the rows that it changed: {match[1].upper()}, in the "
-                f"database {query.schema or 'of no name'}.",
-                "As an administrator: SET PERSIST binlog_format = ROW, and look for sessions that set their own. "
-                "The stream cannot go on behind this change: begin again with a new snapshot.",
-            )
+        refuse_statement(query.schema, text)
         return None
 
     def _truncated(self, query: Query) -> None:
@@ -371,30 +350,6 @@ class Decoder:
         self._prepared[name] = (begun, self._events, self._waiting)
         self._clear()
         return None
-
-    # -- what is refused ----------------------------------------------------------------------------
-
-    def _compressed(self, packet: bytes, end: int) -> None:
-        raise CannotCapture("The binary log holds a compressed transaction, which is not read here.", COMPRESSION_FIX)
-
-    def _partial(self, packet: bytes, end: int) -> None:
-        raise CannotCapture(
-            "The binary log holds a part of a JSON value in place of the whole.",
-            "As an administrator: SET PERSIST binlog_row_value_options = '', and look for sessions that set their own. "
-            "The stream cannot go on behind this change: begin again with a new snapshot.",
-        )
-
-    def _incident(self, packet: bytes, end: int) -> None:
-        raise ChangeStreamError(
-            "The binary log says itself that it lacks events: the server met an error while it wrote them.",
-            "See the server's log for the reason, and begin again with a new snapshot.",
-        )
-
-    def _old_rows(self, packet: bytes, end: int) -> None:
-        raise CannotCapture(
-            "The binary log has rows in the form of MySQL 5.5, which names no columns.",
-            "As an administrator: SET PERSIST log_bin_use_v1_row_events = OFF.",
-        )
 
 
 def _normal(name: str) -> str:

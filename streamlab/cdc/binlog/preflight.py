@@ -4,7 +4,7 @@ Pure: `facts` asks the server through a cursor, `problems` judges. Each problem 
 first is raised. Nothing is repaired here, because each repair is somebody's decision.
 
 Settings are the global ones. A session may have its own; what it then writes is refused where it is met in the log, by
-`streamlab.cdc.binlog.decoder`.
+`streamlab.cdc.binlog.unreadable`.
 
 Source: MySQL's manual, "Binary Logging Options and Variables", "Global Transaction ID System Variables".
 """
@@ -18,10 +18,10 @@ from typing import Any
 
 import pymysql
 
-from streamlab.cdc.binlog.decoder import COMPRESSION_FIX
 from streamlab.cdc.binlog.position import BinlogPosition, GTIDSet
 from streamlab.cdc.binlog.refusals import GRANT_FIX, PURGED_FIX, refused
 from streamlab.cdc.binlog.table_map import METADATA_FIX
+from streamlab.cdc.binlog.unreadable import COMPRESSION_FIX
 from streamlab.errors import CannotCapture, ChangeStreamError, LogPurged
 from streamlab.sql import load
 
