@@ -189,8 +189,11 @@ class Snapshot:
             if self.done:
                 self._connection.close()
             else:
-                # Rows that nobody will read are on their way.
-                self._connection._force_close()  # type: ignore[attr-defined]
+                # Rows that nobody will read are on their way, and PyMySQL would wait for their end.
+                connection: Any = self._connection
+                if connection._result is not None:
+                    connection._result.unbuffered_active = False
+                connection._force_close()
 
 
 def _selected(name: str, kind: str) -> str:
