@@ -84,6 +84,17 @@ def test_snapshot_and_stream_fit_together_while_others_write(shop: Shop, batches
     assert len(set(keys)) > 30000
 
 
+def test_until_what_is_written_takes_in_the_whole_snapshot(shop: Shop) -> None:
+    shop.app.execute("INSERT INTO orders SELECT i, 'old', i FROM generate_series(1, 25000) i")
+    with shop.session(snapshot="initial") as cdc:
+        assert len([each for rows in cdc.transactions(until=cdc.written()) for each in rows]) == 25_000
+        assert list(cdc.transactions(until=cdc.written())) == []
+    with shop.session(snapshot="initial") as cdc:
+        next(cdc.transactions())
+        again = [each for batch in cdc.batches(until=cdc.written()) for each in batch]
+        assert sorted(each.new_data["id"] for each in again) == list(range(1, 25_001))
+
+
 def test_a_snapshot_alone_ends_by_itself_and_reads_what_copy_has_to_escape(shop: Shop) -> None:
     texts = ["tab\there", "line\nhere", "back\\slash", "\\N", "", None, "grüße \x01 ok", "a\rb\bc\fd\ve"]
     for number, text in enumerate(texts):

@@ -213,6 +213,10 @@ class MySQLCDC(LogReader):
         if self._snapshot is None and not self._left and not self._again:
             self._books.settle()
 
+    def _ends(self, upto: Any, position: Any) -> bool:
+        # All rows of the snapshot end at one position, and so do those that come again.
+        return self._snapshot is None and not self._again and super()._ends(upto, position)
+
     # -- acknowledgement --------------------------------------------------------------------------
 
     def _acknowledge(self, upto: Position | Transaction | Batch) -> None:

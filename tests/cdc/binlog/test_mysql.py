@@ -291,6 +291,17 @@ def test_a_snapshot_that_was_not_acknowledged_is_made_again(shop: MySQLShop) -> 
         assert ids(*cdc.transactions(until=1)) == [4]
 
 
+def test_until_what_is_written_takes_in_the_whole_snapshot(shop: MySQLShop) -> None:
+    shop.execute("SET SESSION cte_max_recursion_depth = 100000")
+    shop.execute(
+        "INSERT INTO orders (id) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 25000) "
+        "SELECT i FROM n"
+    )
+    with shop.session(snapshot="initial") as cdc:
+        assert len([each for rows in cdc.transactions(until=cdc.written()) for each in rows]) == 25_000
+        assert list(cdc.transactions(until=cdc.written())) == []
+
+
 def test_a_snapshot_that_is_left_half_way_ends_without_a_word(shop: MySQLShop) -> None:
     shop.execute("SET SESSION cte_max_recursion_depth = 100000")
     shop.execute(
