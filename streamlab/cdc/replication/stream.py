@@ -29,7 +29,9 @@ _STATUS = struct.Struct("!cQQQqB")
 _POSITION = struct.Struct("!Q")
 _DATA, _KEEPALIVE = b"wk"
 
-_COALESCE = 0.0003  # seconds that the socket may fill while data flows
+# Seconds that the socket may fill while data flows. A reader that wakes too often is hardly busy, and the scheduler then
+# lets it share a core with the walsender.
+_COALESCE = 0.001
 _FLOWING = 16  # messages at once from which data counts as flowing
 _PLENTY = 128  # messages at once from which the caller is the slower one: then they gather while it works
 _DRAIN_LIMIT = 8192  # messages of one drain: bounds memory where the server is faster than the caller
