@@ -24,6 +24,7 @@ ELSEWHERE = {
     *("cdc.low_watermark", "cdc.chunk_read", "cdc.high_watermark", "cdc.before_chunk"),  # test_proofs_chunks.py
     "cdc.in_spill",  # test_proofs_large.py
     *("cdc.catch_up.before_advance", "cdc.catch_up.after_advance"),  # test_framed_crash.py, test_frames_server.py
+    *("cdc.binlog.before_ack", "cdc.binlog.after_ack", "cdc.binlog.in_snapshot"),  # binlog/test_mysql_crash.py
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from streamlab import settings
-from streamlab.cdc import Operation
+from streamlab.cdc import LSN, Operation
 from streamlab.errors import ChangeStreamError
 
 from .conftest import Shop, eventually
@@ -102,4 +102,4 @@ def test_a_unix_socket_brings_the_same(shop: Shop) -> None:
     address = "SELECT client_addr FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid "
     assert shop.value(address + "WHERE slot_name = %s", shop.slot) is None
     cdc.acknowledge(second)
-    eventually(lambda: shop.confirmed() == str(second.end_position))
+    eventually(lambda: LSN.parse(shop.confirmed()) >= second.end_position)  # what others write moves it on

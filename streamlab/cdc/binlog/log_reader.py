@@ -205,11 +205,11 @@ class LogReader(Followed):
             A transaction stands for its `end_position`. A position that is less brings the transaction again. Never
             goes backwards, and never beyond what was handed out.
         """
-        failpoint("cdc.before_ack")
+        failpoint("cdc.binlog.before_ack")
         with uninterrupted(), self._lock:
             self._acknowledge(upto)
         self._keep()
-        failpoint("cdc.after_ack")
+        failpoint("cdc.binlog.after_ack")
 
     def _acknowledge(self, upto: Position | Transaction | Batch) -> None:
         end = upto.end_position if isinstance(upto, (Transaction, Batch)) else upto

@@ -167,7 +167,7 @@ class Snapshot:
     def _read(self) -> list[ChangeEvent]:
         schema, table = self._tables[0]
         rows = self._cursor.fetchmany(_FETCH)
-        failpoint("cdc.in_snapshot")
+        failpoint("cdc.binlog.in_snapshot")
         if not rows:
             self._cursor.close()
             self._cursor = None

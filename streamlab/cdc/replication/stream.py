@@ -29,8 +29,8 @@ _STATUS = struct.Struct("!cQQQqB")
 _POSITION = struct.Struct("!Q")
 _DATA, _KEEPALIVE = b"wk"
 
-# Seconds that the socket may fill while data flows. A reader that wakes too often is hardly busy, and the scheduler then
-# lets it share a core with the walsender.
+# Seconds that the socket may fill while data flows. A reader that wakes too often is hardly busy, and then the
+# scheduler lets it share a core with the walsender.
 _COALESCE = 0.001
 _FLOWING = 16  # messages at once from which data counts as flowing
 _PLENTY = 128  # messages at once from which the caller is the slower one: then they gather while it works

@@ -14,6 +14,7 @@ from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, Write
 from streamlab import settings
 from streamlab.cdc import Operation
 from streamlab.cdc.binlog import rowcode
+from streamlab.cdc.binlog.position import GTIDSet
 
 from .conftest import MySQLShop
 
@@ -100,10 +101,12 @@ def test_it_sees_the_same_changes(shop: MySQLShop, monkeypatch: pytest.MonkeyPat
             for event in transaction
         ]
 
+    # It does not know GTIDs with a tag, which other tests leave behind.
+    known = str(GTIDSet.parse(begin[4])).split(",")
     stream = BinLogStreamReader(
         connection_settings=settings.mysql_address("cdc").arguments(database=""),
         server_id=4_100_000_000,
-        auto_position=begin[4].replace("\n", ""),
+        auto_position=",".join(each for each in known if each.split(":")[1][0].isdigit()),
         only_events=[WriteRowsEvent, UpdateRowsEvent, DeleteRowsEvent],
         only_schemas=[shop.database],
     )
