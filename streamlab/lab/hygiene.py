@@ -23,12 +23,26 @@ from typing import Any
 
 from streamlab.errors import LessonError
 
-__all__ = ["LONGEST_CELL", "Finding", "clean", "dump", "findings", "is_lesson", "load", "notebooks", "tidy"]
+__all__ = [
+    "LONGEST_CELL",
+    "MOST_CELLS",
+    "Finding",
+    "clean",
+    "dump",
+    "findings",
+    "is_lesson",
+    "load",
+    "notebooks",
+    "tidy",
+]
 
 Notebook = dict[str, Any]
 
 LONGEST_CELL = 12
 """Most lines of a lesson's code cell: what is longer belongs into the package, or into two cells."""
+
+MOST_CELLS = 35
+"""Of a lesson: what has more is two lessons."""
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python"}
@@ -266,6 +280,8 @@ def _dirt(notebook: Notebook, raw: bytes) -> Iterator[tuple[int, str, str]]:
 
 def _broken_rules(notebook: Notebook) -> Iterator[tuple[int, str, str]]:
     cells = notebook["cells"]
+    if len(cells) > MOST_CELLS:
+        yield 0, "cells", f"The lesson has {len(cells)} cells; {MOST_CELLS} are the most."
     titles = [number for number, cell in enumerate(cells, 1) for _ in range(_titles(cell))]
     if titles != [1]:
         yield 1, "title", f"A lesson has one H1, in its first cell; this one has {len(titles)} (cells {titles or '-'})."

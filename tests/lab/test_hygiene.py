@@ -127,6 +127,7 @@ BROKEN = {
     "no minutes": (
         notebook(text("# T"), code("a", tags=["parameters"]), streamlab={**ABOUT, "minutes": None}), (0, "about"),
     ),
+    "many cells": (lesson(*(code(f"x = {n}") for n in range(34))), (0, "cells")),
     "long cell": (lesson(code("\n".join(f"x = {n}" for n in range(13)))), (3, "length")),
     "nothing to compare": (lesson(code("# NBVAL_CHECK_OUTPUT\n1")), (3, "unchecked")),
 }  # fmt: skip
