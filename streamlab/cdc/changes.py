@@ -6,8 +6,8 @@ wait as bytes; `SpooledChanges` are its events, decoded each time that they are 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from streamlab.cdc.event import NOTHING, ChangeEvent, Operation
@@ -21,6 +21,11 @@ __all__ = ["Catalog", "SpooledChanges", "Stretch"]
 
 _CACHED = 512
 """Compiled decoders that are kept: the server describes a table again after each change of anything near it."""
+
+_OPERATIONS = {
+    b"I": Operation.INSERT, b"U": Operation.UPDATE, b"D": Operation.DELETE, b"T": Operation.TRUNCATE,
+    b"M": Operation.MESSAGE,
+}  # fmt: skip
 
 
 class Catalog:
@@ -159,12 +164,13 @@ class Stretch:
         self.relations: dict[int, bytes] = {}
         self.aborted: set[bytes] = set()
         self._counts: defaultdict[bytes, int] = defaultdict(int)
+        """Letter of the message, and of a streamed one its subtransaction -> events."""
 
     def add(self, message: bytes, count: int = 1) -> None:
         """A message of so many events."""
         if len(message) < self.fields + 5:
             raise ValueError("it is cut short")
-        self._counts[message[26:30] if self.streamed else b""] += count
+        self._counts[message[25:30] if self.streamed else message[25:26]] += count
         self.spool.append(message)
 
     def relation(self, message: bytes) -> None:
@@ -178,11 +184,20 @@ class Stretch:
     def abort(self, subxid: int) -> None:
         """Take one subtransaction back."""
         key = subxid.to_bytes(4, "big")
-        self._counts.pop(key, None)
+        for letter in _OPERATIONS:
+            self._counts.pop(letter + key, None)
         self.aborted.add(key)
 
     def __len__(self) -> int:
         return sum(self._counts.values())
+
+    @property
+    def operations(self) -> Counter[str]:
+        """How many events of each operation."""
+        counts: Counter[str] = Counter()
+        for key, count in self._counts.items():
+            counts[_OPERATIONS[key[:1]]] += count
+        return counts
 
 
 class SpooledChanges:
@@ -205,6 +220,10 @@ class SpooledChanges:
 
     def __len__(self) -> int:
         return self._count
+
+    def tally(self, tell: Callable[[Mapping[str, int]], None]) -> None:
+        """Tell at once how many there are of each operation: nothing is decoded for it."""
+        tell(self._stretch.operations + Counter(event.operation for event in self._head))
 
     def close(self) -> None:
         """Give back memory and disk. Idempotent; it also happens when the last reader lets go of it."""

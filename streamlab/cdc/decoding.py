@@ -7,8 +7,10 @@ and otherwise known to its parts alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Taker",
     "ends_transaction",
     "has_changes",
+    "tally",
 ]
 
 
@@ -59,6 +62,18 @@ def has_changes(item: HandedOut) -> bool:
     """Whether there is something in it; of a large transaction its length may not be known before it is read."""
     changes = getattr(item, "changes", None)
     return len(item) > 0 if changes is None else bool(changes)
+
+
+def tally(transaction: Any, tell: Callable[[Mapping[str, int]], None]) -> None:
+    """Tell how many changes of each operation a transaction has.
+
+    Of a large one that may be when it is first iterated: it is not decoded for this alone.
+    """
+    changes = transaction.changes
+    if isinstance(changes, (tuple, list)):
+        tell(Counter(map(itemgetter(0), changes)))
+    else:
+        changes.tally(tell)
 
 
 class StreamDecoder(Protocol[T]):

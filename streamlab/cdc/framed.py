@@ -186,7 +186,7 @@ class BulkReader(SlotReader):
             streamed=None if self._protocol == 1 else Streamed(types, Spill(self._spill)),
         )
         reader: StreamReader[FrameBatch] = self._stream_reader(
-            decoder, gathering=decoder, tally=operations, whole=transactions
+            decoder, gathering=decoder, count=operations, whole=transactions
         )
         return reader, decoder
 

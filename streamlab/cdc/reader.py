@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from streamlab import metrics
@@ -27,6 +26,7 @@ from streamlab.cdc.decoding import (
     Taker,
     ends_transaction,
     has_changes,
+    tally,
 )
 from streamlab.cdc.garbage import uncollected
 from streamlab.cdc.interrupts import uninterrupted
@@ -59,8 +59,8 @@ class StreamReader(Connected[H]):
         Ends every wait.
     gathering : Gathering, optional
         The decoder, if it keeps back what is complete.
-    tally, whole : callable
-        Changes of what is handed out, by operation; and how many transactions some of it holds.
+    count, whole : callable
+        Tells the changes of what is handed out, by operation; and how many transactions some of it holds.
     resumable : bool
         Whether the slot outlives its connection. Of one that does not, what was handed out and not acknowledged is kept
         here, to come again.
@@ -80,7 +80,7 @@ class StreamReader(Connected[H]):
         lock: threading.RLock,
         stopping: threading.Event,
         gathering: Gathering[H] | None = None,
-        tally: Callable[[H], Mapping[str, int]] | None = None,
+        count: Callable[[H, Callable[[Mapping[str, int]], None]], None] = tally,
         whole: Callable[[list[H]], int] = len,
         resumable: bool = True,
         takers: list[Taker] | None = None,
@@ -94,7 +94,7 @@ class StreamReader(Connected[H]):
         self.seconds: float | None = None
         self.takers: list[Taker] = [] if takers is None else takers
         self._gathering = gathering
-        self._tally: Callable[[H], Mapping[str, int]] = tally or _operations
+        self._count = count
         self._whole = whole
         self._held: deque[H] = deque()
         self.part: H | None = None
@@ -203,9 +203,12 @@ class StreamReader(Connected[H]):
         self.part = None if whole else transaction
         if not self._resumable:
             self._held.append(transaction)
-        for operation, count in self._tally(transaction).items():
-            metrics.CDC_EVENTS.labels(self.name, operation.lower()).inc(count)
+        self._count(transaction, self._counted)
         return transaction
+
+    def _counted(self, operations: Mapping[str, int]) -> None:
+        for operation, count in operations.items():
+            metrics.CDC_EVENTS.labels(self.name, operation.lower()).inc(count)
 
     def _read(self, timeout: float) -> None:
         connection, gathering = self.connection, self._gathering
@@ -306,8 +309,3 @@ class StreamReader(Connected[H]):
 
 def _end(transaction: HandedOut) -> Any:
     return transaction.end_position
-
-
-def _operations(transaction: Any) -> Mapping[str, int]:
-    changes = transaction.changes
-    return Counter(map(itemgetter(0), changes)) if isinstance(changes, (tuple, list)) else {}

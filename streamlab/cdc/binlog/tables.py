@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final
 
 from streamlab.cdc.binlog.events import BODY, Event, malformed
@@ -173,16 +175,24 @@ class LargeChanges:
         self._tables, self._checksum = tables, checksum
         self._head: tuple[ChangeEvent, ...] = ()
         self._stamp: tuple[datetime, str, Any]
-        self._count: int | None = None
+        self._counts: Counter[str] | None = None
+        self._tell: Callable[[Mapping[str, int]], None] | None = None
 
     def complete(self, head: list[ChangeEvent], time: datetime, xid: str, position: Any) -> None:
         """The transaction has ended: nothing is added any more."""
         self._head, self._stamp = tuple(head), (time, xid, position)
 
     def __len__(self) -> int:
-        if self._count is None:
-            self._count = sum(1 for _ in self)
-        return self._count
+        if self._counts is None:
+            return sum(1 for _ in self)
+        return self._counts.total()
+
+    def tally(self, tell: Callable[[Mapping[str, int]], None]) -> None:
+        """Tell how many there are of each operation, once they have been iterated to the end: once."""
+        if self._counts is None:
+            self._tell = tell
+        else:
+            tell(self._counts)
 
     def __bool__(self) -> bool:
         return True
@@ -193,6 +203,7 @@ class LargeChanges:
 
     def __iter__(self) -> Iterator[ChangeEvent]:
         yield from self._head
+        counts = Counter(map(itemgetter(0), self._head))
         ordinal, tables = len(self._head), self._tables.copy()
         for packet in self.spool:
             end = len(packet) - self._checksum
@@ -206,4 +217,9 @@ class LargeChanges:
                 raise malformed(packet, str(error)) from error
             yield from events
             ordinal += len(events)
-        self._count = ordinal
+            if events:
+                counts[events[0].operation] += len(events)
+        self._counts = counts
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell(counts)

@@ -157,10 +157,10 @@ def transactions(batches: list[FrameBatch]) -> int:
     return sum(each.transactions for each in batches)
 
 
-def operations(batch: FrameBatch) -> Mapping[str, int]:
-    """How many changes of each kind."""
+def operations(batch: FrameBatch, tell: Callable[[Mapping[str, int]], None]) -> None:
+    """Tell how many changes of each operation there are."""
     counts: Counter[str] = Counter()
     for frame in batch.frames:
         for name, count in frame.data["operation"].cast(pl.String).value_counts().iter_rows():
             counts[name] += count
-    return counts
+    tell(counts)

@@ -13,7 +13,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from streamlab import settings
+from streamlab import metrics, settings
 from streamlab.cdc import Operation, Transaction
 from streamlab.cdc.binlog import BinlogPosition, MySQLCDC
 from streamlab.errors import CannotCapture, ChangeStreamError, CheckpointError, LogPurged, SettingsError, StreamLost
@@ -157,8 +157,11 @@ def test_a_large_transaction_waits_as_bytes(shop: MySQLShop, tmp_path: Path) -> 
             "SELECT i, repeat('x', 200), i FROM n"
         )
         (transaction,) = cdc.transactions(until=1)
+        counted = metrics.CDC_EVENTS.labels(cdc.name, "insert")._value
+        before = counted.get()
         for _ in range(2):
             assert ids(transaction) == list(range(1, 50001))
+            assert counted.get() == before + 50000
         assert len(transaction) == 50000
         assert [event.ordinal for event in transaction] == list(range(50000))
         assert transaction.changes.spool.on_disk  # type: ignore[union-attr]
