@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import psycopg
 
+from streamlab.cdc import arguments
 from streamlab.cdc.backlog import ROWS
 from streamlab.cdc.decoding import Ended
 from streamlab.cdc.garbage import as_usual, uncollected
@@ -87,6 +88,7 @@ class CatchUp(Generic[T]):
         binary: bool = True,
         options: Mapping[str, str] | None = None,
     ) -> None:
+        arguments.count("rows", rows)
         self._log = SlotLog(connection, slot, publications, binary=binary, options=options)
         self._decoder, self._rows = decoder, rows
         self._acknowledged = self._handed_out = LSN(0)

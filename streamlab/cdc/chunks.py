@@ -16,7 +16,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from streamlab.cdc import slots
+from streamlab.cdc import arguments, slots
 from streamlab.cdc.incremental import PREFIX, Chunk, ChunkProgress, ChunkWindow, Visibility
 from streamlab.cdc.preflight import Facts
 from streamlab.cdc.replication.connection import SESSION
@@ -61,8 +61,7 @@ class ChunkReader:
         types: TypeMap,
         chunk_rows: int,
     ) -> None:
-        if chunk_rows < 1:
-            raise SettingsError(f"chunk_rows={chunk_rows} reads nothing.", "Give at least 1.")
+        arguments.count("chunk_rows", chunk_rows)
         self._connect, self._types, self._rows = connect, types, chunk_rows
         with closing(connect()) as connection:
             self.table, self.key = _found(facts(connection), tables_of(connection, publication))

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
+from streamlab.cdc import arguments
 from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.handling import EventHandler, Handlers, Stopped, TransactionHandler
 from streamlab.cdc.position import Position
@@ -84,6 +85,12 @@ class Followed(ABC):
 
     # -- iterations -------------------------------------------------------------------------------
 
+    def _ends_by(self, until: int | Position | None, idle: float | None) -> tuple[int | None, Any]:
+        """When an iteration ends, of arguments that are checked."""
+        if idle is not None:
+            arguments.seconds("idle", idle)
+        return enough(until, self.position_type)
+
     def _begin(self, rewind: Callable[[], None] | None = None) -> int:
         if self._thread is not None and self._thread is not threading.current_thread():
             if self._thread.is_alive():
@@ -136,10 +143,12 @@ class Followed(ABC):
 
         Raises
         ------
+        SettingsError
+            An argument cannot be used; here and wherever one is given.
         ChangeStreamError
             The stream cannot be read, or not any more. A connection that is lost is made again first.
         """
-        ends = enough(until, self.position_type)
+        ends = self._ends_by(until, idle)
         return self._each(self._begin(), self._next, ends, idle)
 
     def batches(
@@ -157,7 +166,9 @@ class Followed(ABC):
         until, idle
             As for `transactions`; a count is one of batches.
         """
-        ends = enough(until, self.position_type)
+        ends = self._ends_by(until, idle)
+        arguments.count("max_rows", max_rows)
+        arguments.seconds("max_wait", max_wait)
         iteration = self._begin()
 
         def together(timeout: float | None, upto: Any) -> Batch | None:
@@ -187,6 +198,8 @@ class Followed(ABC):
         limit : float
             Seconds in all.
         """
+        arguments.count("n", n, least=0)
+        arguments.seconds("limit", limit)
         deadline = time.monotonic() + limit
         if self._tail is None or self._tail[0] != self._iteration:
             iteration, shown = self._begin(), None
@@ -285,6 +298,7 @@ class Followed(ABC):
         ChangeStreamError
             A handler did not return in time.
         """
+        arguments.seconds("limit", limit)
         self._stopping.set()
         thread = self._thread
         if thread is None or thread is threading.current_thread():

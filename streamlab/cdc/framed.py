@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from streamlab.cdc import slots
+from streamlab.cdc import arguments, slots
 from streamlab.cdc.backlog import ROWS, Backlog
 from streamlab.cdc.connected import FIRST, first_time, persist
 from streamlab.cdc.decoding import HandedOut, StreamDecoder
 from streamlab.cdc.patience import PatientConnection
-from streamlab.cdc.position import LSN, Position
+from streamlab.cdc.position import Position
 from streamlab.cdc.preflight import Facts, check
 from streamlab.cdc.reader import StreamReader
 from streamlab.cdc.slot_log import SlotLog
 from streamlab.cdc.slot_reader import SlotReader
-from streamlab.cdc.source import enough
 from streamlab.cdc.spill import Spill
 from streamlab.cdc.transaction import Transaction
 from streamlab.errors import CannotCapture, SettingsError, SlotLost
@@ -96,8 +95,12 @@ class BulkReader(SlotReader):
         ChangeStreamError
             The stream cannot be read, or not any more.
         """
+        ends = self._ends_by(until, idle)
+        arguments.count("max_rows", max_rows)
+        arguments.seconds("max_wait", max_wait)
+        if backlog is not None:
+            arguments.count("backlog", backlog, least=0)
         reader, decoder = self._framing = self._framing or self._frame_reader()
-        ends = enough(until, LSN)
         iteration = self._begin(lambda: self._rewind_to(reader))
         decoder.decoder.max_rows, decoder.max_wait = max_rows, max_wait
         ahead = None if backlog is None or not self.resumable else backlog
@@ -146,12 +149,13 @@ class BulkReader(SlotReader):
         NotAcknowledged
             A chunk was not. Nothing is lost: what was not acknowledged comes again.
         SettingsError
-            This is a session, whose slot no other connection can read.
+            An argument cannot be used, or this is a session, whose slot no other connection can read.
         CannotCapture
             The slot has two-phase commit.
         ChangeStreamError
             The slot cannot be read, or the connection could not be made again within the bounds.
         """
+        arguments.count("rows", rows)
         if not self.resumable:
             raise SettingsError(
                 "A temporary slot can be read by its own connection alone, so a session cannot catch up through COPY.",

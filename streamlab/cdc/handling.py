@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
+from streamlab.cdc import arguments
 from streamlab.cdc.event import UNCHANGED, ChangeEvent
 from streamlab.cdc.transaction import Transaction
 from streamlab.dead_letters import DeadLetter, DeadLetters, LetterId, Record
@@ -67,6 +68,7 @@ class Handlers:
         dead_letters: DeadLetters | None = None,
         group: str = "cdc",
     ) -> None:
+        arguments.instance("retry", retry, RetryPolicy, "a RetryPolicy")
         self.source, self.group = source, group
         self._policy, self._letters = retry, dead_letters
         self._events: list[EventHandler] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from streamlab.cdc import slots
+from streamlab.cdc import arguments, slots
 from streamlab.cdc.acknowledgement import Bookkeeping
 from streamlab.cdc.catalog import CatalogTypes
 from streamlab.cdc.connected import RECONNECT
@@ -73,7 +73,13 @@ class SlotReader(Followed):
         record: Path | str | None = None,
         tap: Taker | None = None,
     ) -> None:
-        _check_arguments(dsn, slot_name, tables, resume_after)
+        _check_names(dsn, slot_name, publication, setup_dsn)
+        arguments.names("tables", tables)
+        arguments.instance("resume_after", resume_after, int, "what was kept, an LSN: LSN.parse('0/16B3748')")
+        for option, value in (("binary", binary), ("lazy", lazy), ("two_phase", two_phase)):
+            arguments.flag(option, value)
+        arguments.seconds("silence", silence, zero=False)
+        arguments.instance("spill", spill, Path, "the Path of a directory")
         super().__init__(
             slot_name, Handlers(slot_name, retry=retry, dead_letters=dead_letters, group=group or slot_name)
         )
@@ -83,6 +89,7 @@ class SlotReader(Followed):
         self._resume_after = LSN(resume_after or 0)
         self._protocol, self._binary, self._two_phase, self._silence = protocol, binary, two_phase, silence
         self._lazy, self._spill = lazy, spill or default_directory()
+        arguments.instance("reconnect", reconnect, RetryPolicy, "a RetryPolicy")
         self._reconnect = reconnect
         self._lock = threading.RLock()
         self._books = Bookkeeping(self._resume_after)
@@ -302,6 +309,7 @@ class SlotReader(Followed):
         ChangeStreamError
             It has not in time, or the server does not answer.
         """
+        arguments.seconds("timeout", timeout)
         deadline = time.monotonic() + timeout
         wanted = self.acknowledged or LSN(0)
         while True:
@@ -329,8 +337,9 @@ class SlotReader(Followed):
         self._questions.close()
 
 
-def _check_arguments(dsn: object, slot_name: object, tables: object, resume_after: object) -> None:
+def _check_names(dsn: object, slot_name: object, publication: object, setup_dsn: object) -> None:
     """Say what is no such thing, before a server is asked."""
+    arguments.instance("setup_dsn", setup_dsn, str, "the address as a string: postgresql://...")
     if not isinstance(dsn, str):
         raise SettingsError(f"dsn is a {type(dsn).__name__}, and no address.", "Give a string: postgresql://...")
     if not isinstance(slot_name, str) or not re.fullmatch("[a-z0-9_]{1,63}", slot_name):
@@ -338,9 +347,5 @@ def _check_arguments(dsn: object, slot_name: object, tables: object, resume_afte
             f"{slot_name!r} cannot be the name of a replication slot.",
             "Use lower-case letters, digits and underscores, at most 63 of them.",
         )
-    if isinstance(tables, str):
-        raise SettingsError(f"tables is the string {tables!r}.", f"Give a list of names: tables=[{tables!r}].")
-    if resume_after is not None and not isinstance(resume_after, int):
-        raise SettingsError(
-            f"resume_after is {resume_after!r}, and no LSN.", "Give what was kept: LSN.parse('0/16B3748')."
-        )
+    if not isinstance(publication, str) or not publication:
+        raise SettingsError(f"{publication!r} cannot be the name of a publication.", "Give a string.")

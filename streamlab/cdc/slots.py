@@ -22,7 +22,7 @@ from streamlab.cdc.patience import PatientConnection
 from streamlab.cdc.position import LSN
 from streamlab.cdc.preflight import Facts, PublicationFacts, ServerFacts, SlotFacts, TableFacts
 from streamlab.cdc.refusals import refused
-from streamlab.errors import CannotCapture, SlotInUse
+from streamlab.errors import CannotCapture, SettingsError, SlotInUse
 from streamlab.sql import load
 
 __all__ = [
@@ -103,7 +103,7 @@ def gather(
     in_order: list[Any] = [*row[:11], LSN.parse(row[11]), row[12]]
     server = ServerFacts(*in_order)
     published = _publication(connection, publication)
-    leaves = connection.execute(blocks["leaves"], [list(tables)]).fetchall() if tables else []
+    leaves = _leaves(connection, tables) if tables else []
     via_root = published is not None and published.via_root
     return Facts(
         server=server,
@@ -119,12 +119,23 @@ def gather(
 
 def preview(connection: _Connection, facts: Facts, tables: Sequence[str]) -> Facts:
     """The facts as they would be with a publication of these tables."""
-    leaves = connection.execute(load("postgres_capture")["leaves"], [list(tables)]).fetchall()
+    leaves = _leaves(connection, tables)
     listed = {(each[1], each[2]): (each[1], each[2], None, None) for each in leaves}
     publication = PublicationFacts(
         facts.publication_name, False, True, True, True, True, False, tables=_tables(connection, listed)
     )
     return replace(facts, publication=publication)
+
+
+def _leaves(connection: _Connection, tables: Sequence[str]) -> list[Any]:
+    """The tables that hold the rows of those named, and nothing for a name that does not exist."""
+    try:
+        return connection.execute(load("postgres_capture")["leaves"], [list(tables)]).fetchall()
+    except (psycopg.errors.SyntaxError, psycopg.errors.InvalidName, psycopg.errors.FeatureNotSupported) as error:
+        raise SettingsError(
+            f"One of {', '.join(tables)} is no name of a table of this database: {error.diag.message_primary}.",
+            'Name it as table or schema.table, with double quotes where SQL needs them: shop."Order".',
+        ) from error
 
 
 def _publication(connection: _Connection, name: str) -> PublicationFacts | None:
@@ -191,7 +202,7 @@ def create_publication(connection: _Connection, name: str, tables: Sequence[str]
     CannotCapture
         A table does not exist, or the role does not own the tables.
     """
-    leaves = connection.execute(load("postgres_capture")["leaves"], [list(tables)]).fetchall()
+    leaves = _leaves(connection, tables)
     known = {each[0]: sql.Identifier(each[4], each[5]) for each in leaves}
     if missing := [table for table in tables if table not in known]:
         raise CannotCapture(f"There is no table {missing[0]}.", "Name it with its schema: schema.table.")

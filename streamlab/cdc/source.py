@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from streamlab.cdc import arguments
 from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.position import Position
 from streamlab.cdc.transaction import Transaction
@@ -142,7 +143,10 @@ def enough(until: int | Position | None, kind: type) -> tuple[int | None, Any]:
     SettingsError
         It is neither.
     """
-    if until is None or type(until) is int:
+    if until is None:
+        return None, None
+    if type(until) is int:
+        arguments.count("until", until, least=0)
         return until, None
     if not isinstance(until, kind):
         raise SettingsError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 
 from streamlab import settings
-from streamlab.cdc import LSN, PostgreSQLCDC
+from streamlab.cdc import LSN, MySQLCDC, PostgreSQLCDC
 from streamlab.errors import (
     ChangeStreamError,
     PublicationUnusable,
@@ -30,12 +32,99 @@ from .conftest import Shop, eventually
         ({"slot_name": ""}, "cannot be the name of a replication slot"),
         ({"slot_name": "x" * 64}, "cannot be the name of a replication slot"),
         ({"tables": "orders"}, "tables is the string"),
-        ({"resume_after": "0/10"}, "no LSN"),
+        ({"tables": [5]}, "no list of names"),
+        ({"tables": 5}, "no list of names"),
+        ({"publication": ""}, "cannot be the name of a publication"),
+        ({"setup_dsn": 5}, "setup_dsn is a int"),
+        ({"resume_after": "0/10"}, "resume_after is a str"),
+        ({"binary": "no"}, "binary='no' is neither yes nor no"),
+        ({"lazy": "x"}, "lazy='x' is neither yes nor no"),
+        ({"two_phase": 1}, "two_phase=1 is neither yes nor no"),
+        ({"silence": 0}, "silence=0 is no time"),
+        ({"silence": True}, "silence=True is no time"),
+        ({"spill": "x"}, "spill is a str"),
+        ({"retry": 3}, "retry is a int"),
+        ({"reconnect": 3}, "reconnect is a int"),
     ],
 )
 def test_what_is_no_such_argument_is_said_at_once(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         PostgreSQLCDC(**{"dsn": "host=nowhere", "publication": "p", "slot_name": "s", **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"address": {"password": "secret"}}, "address is a dict"),
+        ({"tables": "shop.orders"}, "tables is the string"),
+        ({"heartbeat": 0}, "heartbeat=0 is no time"),
+        ({"resume_after": 5}, "resume_after is a int"),
+        ({"checkpoint": 5}, "checkpoint is a int"),
+        ({"spill": "x"}, "spill is a str"),
+        ({"server_id": "7"}, "7 is no server_id"),
+        ({"retry": 3}, "retry is a int"),
+        ({"reconnect": 3}, "reconnect is a int"),
+    ],
+)
+def test_what_is_no_such_argument_of_mysql_is_said_at_once(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        MySQLCDC(**{"address": "mysql://nobody@nowhere:1/shop", **arguments})
+    assert "secret" not in str(caught.value)
+
+
+def postgres() -> PostgreSQLCDC:
+    return PostgreSQLCDC("host=nowhere", "p", "s")
+
+
+def mysql() -> MySQLCDC:
+    return MySQLCDC("mysql://nobody@nowhere:1/shop")
+
+
+EVERY: list[tuple[str, dict[str, Any], str]] = [
+    ("transactions", {"until": -1}, "until=-1"),
+    ("transactions", {"until": True}, "until=True"),
+    ("transactions", {"idle": -1}, "idle=-1 is no time"),
+    ("transactions", {"idle": math.nan}, "idle=nan is no time"),
+    ("transactions", {"idle": "1"}, "idle='1' is no time"),
+    ("batches", {"until": -1}, "until=-1"),
+    ("batches", {"max_rows": -5}, "max_rows=-5"),
+    ("batches", {"max_rows": 1.5}, "max_rows=1.5"),
+    ("batches", {"max_wait": "a"}, "max_wait='a' is no time"),
+    ("batches", {"idle": -1}, "idle=-1 is no time"),
+    ("tail", {"n": -1}, "n=-1"),
+    ("tail", {"limit": None}, "limit=None is no time"),
+    ("stop", {"limit": "a"}, "limit='a' is no time"),
+]
+OF_POSTGRES: list[tuple[str, dict[str, Any], str]] = [
+    ("frames", {"until": -1}, "until=-1"),
+    ("frames", {"max_rows": 0}, "max_rows=0"),
+    ("frames", {"max_wait": "a"}, "max_wait='a' is no time"),
+    ("frames", {"backlog": -1}, "backlog=-1"),
+    ("frames", {"idle": -1}, "idle=-1 is no time"),
+    ("catch_up", {"rows": 0}, "rows=0"),
+    ("flush", {"timeout": -1}, "timeout=-1 is no time"),
+]
+
+
+@pytest.mark.parametrize(
+    ("reader", "method", "arguments", "said"),
+    [(postgres, *each) for each in EVERY + OF_POSTGRES] + [(mysql, *each) for each in EVERY],
+)
+def test_what_is_no_such_argument_of_an_iteration_is_said_at_once(
+    reader: Callable[[], Any], method: str, arguments: dict[str, Any], said: str
+) -> None:
+    with reader() as cdc, pytest.raises(SettingsError, match=said):
+        getattr(cdc, method)(**arguments)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["a.b.c.d", "other_database.public.orders"])
+def test_what_is_no_name_of_a_table_is_said(shop: Shop, name: str) -> None:
+    for make in (shop.reader, shop.session):
+        with pytest.raises(SettingsError, match="is no name of a table"), make(tables=[shop.orders, name]):
+            pass
+    with pytest.raises(SettingsError, match="is no name of a table"):
+        shop.reader().snapshot_chunks(name)
 
 
 @pytest.mark.parametrize("handler", [None, 5])

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 import pymysql
 
+from streamlab.cdc import arguments
 from streamlab.cdc.binlog.bookkeeping import Bookkeeping
 from streamlab.cdc.binlog.connection import BinlogStream, connect
 from streamlab.cdc.binlog.decoder import Decoder
@@ -72,7 +73,14 @@ class LogReader(Followed):
     ) -> None:
         if snapshot not in {"never", "initial", "only"}:
             raise SettingsError(f"There is no snapshot={snapshot!r}.", "Use never, initial or only.")
-        if server_id is not None and not 0 < server_id < 1 << 32:
+        arguments.instance("address", address, (MySQLAddress, str), "a MySQLAddress, or a text: mysql://...")
+        arguments.names("tables", tables)
+        arguments.seconds("heartbeat", heartbeat, zero=False)
+        arguments.instance("resume_after", resume_after, (BinlogPosition, str), "what was kept, a BinlogPosition")
+        arguments.instance("checkpoint", checkpoint, (Path, str), "the Path of a file")
+        arguments.instance("spill", spill, Path, "the Path of a directory")
+        arguments.instance("reconnect", reconnect, RetryPolicy, "a RetryPolicy")
+        if server_id is not None and (type(server_id) is not int or not 0 < server_id < 1 << 32):
             raise SettingsError(f"{server_id} is no server_id.", "Use one from 1 to 4294967295, or leave it out.")
         super().__init__(name, Handlers(name, retry=retry, dead_letters=dead_letters, group=group or name))
         self.address = MySQLAddress.parse(address) if isinstance(address, str) else address

@@ -1,0 +1,46 @@
+"""What readers of changes are given, checked before a server is asked: each refusal names the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from streamlab.errors import SettingsError
+
+__all__ = ["count", "flag", "instance", "names", "seconds"]
+
+
+def count(name: str, value: object, *, least: int = 1) -> None:
+    """A whole number, not below `least`."""
+    if type(value) is not int or value < least:
+        raise SettingsError(f"{name}={value!r} is no such number.", f"Give a whole number, at least {least}.")
+
+
+def seconds(name: str, value: object, *, zero: bool = True) -> None:
+    """A time that is not negative, and 0 only where that means something."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # Written so that what is not a number (NaN) does not pass.
+    if not (number and (value >= 0 if zero else value > 0)):  # type: ignore[operator]
+        raise SettingsError(
+            f"{name}={value!r} is no time.", f"Give a number of seconds, {'0 or more' if zero else 'more than 0'}."
+        )
+
+
+def flag(name: str, value: object) -> None:
+    """True or False: any other thing counts as one of them, often as the wrong one."""
+    if not isinstance(value, bool):
+        raise SettingsError(f"{name}={value!r} is neither yes nor no.", "Give True or False.")
+
+
+def instance(name: str, value: object, kind: type | tuple[type, ...], example: str) -> None:
+    """None, or a thing of such a type."""
+    if value is not None and not isinstance(value, kind):
+        # Its value may be a secret.
+        raise SettingsError(f"{name} is a {type(value).__name__}, which cannot be used.", f"Give {example}.")
+
+
+def names(name: str, value: object) -> None:
+    """Several names; one string would be taken for many, a letter each."""
+    if isinstance(value, str):
+        raise SettingsError(f"{name} is the string {value!r}.", f"Give a list of names: {name}=[{value!r}].")
+    if not isinstance(value, Collection) or not all(isinstance(each, str) for each in value):
+        raise SettingsError(f"{name}={value!r} is no list of names.", f'Give one: {name}=["shop.orders"].')
