@@ -8,10 +8,9 @@ address, the stack's own server is used, with a small shop in a namespace of its
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Final, LiteralString, NamedTuple, Self
 
@@ -28,6 +27,7 @@ from streamlab.lab import table
 from streamlab.lab.activity import Activity
 from streamlab.lab.lessons import Lesson, lesson
 from streamlab.lab.live import Rendered, note
+from streamlab.lab.patterns import Patterns
 from streamlab.lab.timeline import size_text
 from streamlab.settings import Dsn
 from streamlab.sql import load
@@ -73,8 +73,9 @@ class Explorer:
     ----------
     dsn : str
         Any PostgreSQL, as a role with REPLICATION, and SELECT on the tables. Empty: the stack's own, with a shop.
-    tables : str
+    tables : str or sequence of str
         Which tables, by ``schema.table`` with the wildcards ``*``, ``?`` and ``[...]``; several with commas between.
+        What stands in double quotes is meant as it is: ``public."a, b[1]"``.
     publication : str
         The publication to follow; by default the one that holds most of these tables.
     seed : int
@@ -94,10 +95,12 @@ class Explorer:
         The stack's server does not run and cannot be started.
     """
 
-    def __init__(self, dsn: str = "", *, tables: str = "*", publication: str = "", seed: int = 7) -> None:
+    def __init__(
+        self, dsn: str = "", *, tables: str | Sequence[str] = "*", publication: str = "", seed: int = 7
+    ) -> None:
         self._lesson: Lesson | None = None
         self._shop: Shop | None = None
-        self._patterns = [each.strip() for each in tables.split(",") if each.strip()] or ["*"]
+        self._patterns = Patterns(tables)
         self._wanted = publication
         if str.__str__(dsn):
             self.dsn = self.watcher = Dsn(str.__str__(dsn))
@@ -121,9 +124,9 @@ class Explorer:
         except BaseException:
             self._close_shop()
             raise
-        if self._patterns == ["*"]:
+        if self._patterns.everything:
             # Other lessons may be at work beside this one.
-            self._patterns = [f"{made.schema}.*"]
+            self._patterns = Patterns(f"{made.schema}.*")
 
     def __repr__(self) -> str:
         return f"<Explorer {self.dsn!r}>"
@@ -162,7 +165,7 @@ class Explorer:
 
     def wants(self, full: str) -> bool:
         """Whether a table, by schema and name, was asked for."""
-        return any(fnmatchcase(full, pattern) for pattern in self._patterns)
+        return self._patterns(full)
 
     def tables(self, *, limit: int = table.LIMIT) -> Rendered:
         """The tables with their sizes, and what was done to them since the statistics were reset."""
@@ -192,7 +195,7 @@ class Explorer:
         facts = self.facts()
         if not facts:
             raise CannotCapture(
-                f"No table fits {', '.join(self._patterns)}.", "Give another pattern for schema.table, such as public.*"
+                f"No table fits {self._patterns}.", "Give another pattern for schema.table, such as public.*"
             )
         held: dict[str, set[str]] = {}
         for name, schema, found in self._rows("publications"):

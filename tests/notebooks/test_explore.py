@@ -111,6 +111,22 @@ def own(stack: object) -> Iterator[Own]:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("name", ["a, b", "a[1]", "a*", "what?", 'qu"ote', '"quoted"', "a,b[1-3]"])
+def test_a_table_of_any_name_can_be_chosen(own: Own, name: str) -> None:
+    for each in (name, "a1", "ab", "a", "b", "whats"):
+        own.owner.execute(sql.SQL("CREATE TABLE {} (id int PRIMARY KEY)").format(sql.Identifier(each)))
+    quoted = name.replace('"', '""')
+    for tables in (f'audit.*, public."{quoted}"', [f'public."{quoted}"']):
+        with Explorer(own.dsn, tables=tables) as database:
+            assert [each.full for each in database.facts()] == [f"public.{name}"]
+    with Explorer(own.dsn, tables=[f"public.{name}"]) as database:
+        # As it is typed, too, beside what it may mean as a pattern.
+        assert (f"public.{name}" in {each.full for each in database.facts()}) is (name[0] != '"')
+    with Explorer(own.dsn, tables="public.b, public.a") as database:
+        assert [each.name for each in database.facts()] == ["a", "b"]
+
+
+@pytest.mark.integration
 def test_without_a_publication_it_says_the_sql_that_makes_one(own: Own) -> None:
     before = own.state()
     with Explorer(own.dsn) as database:
