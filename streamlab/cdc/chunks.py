@@ -18,7 +18,7 @@ from psycopg import sql
 
 from streamlab.cdc import arguments, slots
 from streamlab.cdc.incremental import PREFIX, Chunk, ChunkProgress, ChunkWindow, Visibility
-from streamlab.cdc.preflight import Facts
+from streamlab.cdc.preflight import Facts, not_tables
 from streamlab.cdc.replication.connection import SESSION
 from streamlab.cdc.snapshot import SnapshotTable, tables_of
 from streamlab.cdc.transaction import Transaction
@@ -245,6 +245,8 @@ def _found(facts: Facts, tables: list[SnapshotTable]) -> tuple[SnapshotTable, tu
     """The table that was asked for, and the columns that tell its rows apart in the log."""
     if facts.missing:
         raise CannotCapture(f"There is no table {facts.missing[0]}.", "Name it with its schema: schema.table.")
+    for problem in not_tables(facts):
+        raise problem
     if len(facts.wanted) != 1:
         raise CannotCapture(
             f"The table has {len(facts.wanted)} partitions, which are published one by one.",

@@ -25,7 +25,7 @@ from streamlab.errors import (
     SlotUnusable,
 )
 
-__all__ = ["Facts", "PublicationFacts", "ServerFacts", "SlotFacts", "TableFacts", "check", "problems"]
+__all__ = ["Facts", "PublicationFacts", "ServerFacts", "SlotFacts", "TableFacts", "check", "not_tables", "problems"]
 
 OLDEST = 14
 """The oldest version whose pgoutput and catalogs this reader knows."""
@@ -120,7 +120,10 @@ class SlotFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is judged. `wanted` are the tables that were asked for, as pairs; empty: what is published is taken."""
+    """All that is judged. `wanted` are the tables that were asked for, as pairs; empty: what is published is taken.
+
+    `missing` are names that do not exist, `others` what is no table, with its kind as pg_class has it.
+    """
 
     server: ServerFacts
     publication: PublicationFacts | None
@@ -130,6 +133,21 @@ class Facts:
     wanted: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
     resume_after: LSN = _NOWHERE
+    others: tuple[tuple[str, str], ...] = ()
+
+
+_OTHERS: Final = {
+    "v": ("a view: its rows are those of other tables, whose changes the log tells", "Name the tables that it reads"),
+    "m": (
+        "a materialized view: it is written anew, and the log does not tell what changed",
+        "Name the tables it reads",
+    ),
+    "f": ("a foreign table: its rows, and the log of their changes, are on another server", "Read that server"),
+    "S": ("a sequence: the log tells no change of it to a reader", "Leave it out"),
+    "c": ("a type: it has no rows", "Name a table that has a column of it"),
+    "t": ("where PostgreSQL keeps a table's large values: they come with the table's own rows", "Name that table"),
+}
+_INDEX: Final = ("an index: it has no rows of its own", "Name its table")
 
 
 def check(facts: Facts, *, slot: bool = True, publication: bool = True) -> None:
@@ -153,6 +171,7 @@ def problems(facts: Facts, *, slot: bool = True, publication: bool = True) -> It
             "Name it with its schema: schema.table. If it was dropped or renamed: leave tables= out, and what waits is "
             "read.",
         )
+    yield from not_tables(facts)
     if facts.publication is not None:
         yield from _publication(facts, facts.publication)
     elif publication:
@@ -170,6 +189,13 @@ def problems(facts: Facts, *, slot: bool = True, publication: bool = True) -> It
             f"{facts.server.written}.",
             "The position belongs to another server, or this one was restored from a backup: begin with a snapshot.",
         )
+
+
+def not_tables(facts: Facts) -> Iterator[ChangeStreamError]:
+    """What was asked for as a table and is none."""
+    for name, kind in facts.others:
+        what, fix = _OTHERS.get(kind, _INDEX)
+        yield CannotCapture(f"{name} is {what}.", f"{fix}.")
 
 
 def _server(facts: Facts, *, new_slot: bool) -> Iterator[ChangeStreamError]:

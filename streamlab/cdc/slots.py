@@ -114,6 +114,7 @@ def gather(
         wanted=tuple(dict.fromkeys((each[4], each[5]) if via_root else (each[1], each[2]) for each in leaves)),
         missing=tuple(name for name in tables if name not in {each[0] for each in leaves}),
         resume_after=LSN(resume_after),
+        others=tuple(dict.fromkeys((each[0], each[3]) for each in leaves if each[3] not in {"r", "p"})),
     )
 
 

@@ -55,6 +55,7 @@ def with_table(**changes: Any) -> Facts:
         ),
         (replace(GOOD, server=replace(SERVER, senders_used=10)), CannotCapture, "WAL senders", "max_wal_senders"),
         (replace(GOOD, missing=("x.y",)), CannotCapture, "no table x.y", "schema.table"),
+        (replace(GOOD, others=(("x.v", "v"),)), CannotCapture, "x.v is a view", "tables that it reads"),
         (replace(GOOD, publication=None), PublicationUnusable, "no publication p", "cdc.initialize"),
         (replace(GOOD, slot=None), SlotMissing, "no replication slot s", "cdc.initialize"),
         (replace(GOOD, wanted=(("a", "B c"),)), PublicationUnusable, "not a.B c", 'SET TABLE a."B c"'),
@@ -242,3 +243,36 @@ def test_the_facts_of_a_real_server(shop: Shop) -> None:
     assert (str(table), table.identity, table.columns) == (shop.orders, ("id",), ("id", "note", "total"))
     assert facts.slot is not None
     assert (facts.slot.plugin, facts.slot.kind, facts.slot.lost) == ("pgoutput", "logical", False)
+
+
+@pytest.mark.integration
+def test_what_is_no_table_is_said_before_anything_is_advised_for_tables(shop: Shop) -> None:
+    shop.app.execute("CREATE VIEW seen AS SELECT * FROM orders")
+    shop.app.execute("CREATE MATERIALIZED VIEW kept AS SELECT * FROM orders")
+    shop.app.execute("CREATE SEQUENCE numbers")
+    shop.app.execute("CREATE TYPE pair AS (a int, b int)")
+    for name, kind in {
+        "seen": "a view", "kept": "a materialized view", "numbers": "a sequence", "pair": "a type",
+        "orders_pkey": "an index",
+    }.items():  # fmt: skip
+        full = f"{shop.schema}.{name}"
+        for make in (shop.reader, shop.session):
+            with pytest.raises(CannotCapture, match=f"{full} is {kind}"), make(tables=[shop.orders, full]):
+                pass
+        assert shop.value("SELECT count(*) FROM pg_publication WHERE pubname = %s", shop.publication) == 0
+    cdc = shop.reader()
+    with pytest.raises(CannotCapture, match="is a view"):
+        cdc.snapshot_chunks(f"{shop.schema}.seen")
+
+
+@pytest.mark.integration
+def test_a_foreign_table_is_no_table_of_this_server(shop: Shop) -> None:
+    shop.admin.execute("BEGIN")
+    shop.admin.execute("CREATE FOREIGN DATA WRAPPER streamlab_nowhere")
+    shop.admin.execute("CREATE SERVER streamlab_nowhere FOREIGN DATA WRAPPER streamlab_nowhere")
+    shop.admin.execute("CREATE FOREIGN TABLE far (id int) SERVER streamlab_nowhere")
+    facts = slots.gather(shop.admin, publication="p", slot="s", tables=[f"{shop.schema}.far"])
+    shop.admin.execute("ROLLBACK")
+    assert [error.problem for error in problems(facts, slot=False, publication=False)][:1] == [
+        f"{shop.schema}.far is a foreign table: its rows, and the log of their changes, are on another server."
+    ]
