@@ -63,10 +63,16 @@ class ChunkReader:
     ) -> None:
         arguments.count("chunk_rows", chunk_rows)
         self._connect, self._types, self._rows = connect, types, chunk_rows
+        self._facts, self._publication = facts, publication
         with closing(connect()) as connection:
-            self.table, self.key = _found(facts(connection), tables_of(connection, publication))
-        types.learn(self.table.types)
+            self.table, self.key = self._found(connection)
+        self._defined: Any = None
         self._connection: psycopg.Connection[Any] | None = None
+
+    def _found(self, connection: psycopg.Connection[Any]) -> tuple[SnapshotTable, tuple[str, ...]]:
+        found = _found(self._facts(connection), tables_of(connection, self._publication))
+        self._types.learn(found[0].types)
+        return found
 
     def read(self, progress: ChunkProgress) -> Chunk:
         """The rows behind a progress, between two watermarks.
@@ -76,7 +82,7 @@ class ChunkReader:
         StreamLost
             The connection was lost: read again.
         ChangeStreamError
-            The table cannot be read.
+            The table cannot be read, or has another key now.
         """
         try:
             connection = self._connection = self._connection or self._session()
@@ -87,9 +93,12 @@ class ChunkReader:
             failpoint("cdc.low_watermark")
             with connection.transaction():
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                # What the rows will be read with, before it is looked at how the table is now.
+                connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(self._name()))
                 # Rows that a policy hides from this role must not be left out in silence.
                 connection.execute("SET LOCAL row_security = off")
                 row: Any = connection.execute(blocks["visibility"]).fetchone()
+                self._look(connection)
                 until = progress.until or self._highest(connection)
                 keys, rows = self._select(connection, progress.last, until) if until else ([], [])
             failpoint("cdc.chunk_read")
@@ -104,6 +113,20 @@ class ChunkReader:
         following = progress.after(keys, until, full=len(rows) == self._rows)
         return Chunk(low, high, rows, Visibility.parse(row[0]), following)
 
+    def _look(self, connection: psycopg.Connection[Any]) -> None:
+        """Read the table anew, if it is not defined as it was. By a connection that holds it as it is."""
+        name = [self.table.schema, self.table.name]
+        now = connection.execute(load("postgres_capture")["columns"], name).fetchone()
+        if now == self._defined:
+            return
+        table, key = self._found(connection)
+        if key != self.key:
+            raise CannotCapture(
+                f"The key of {table.schema}.{table.name} was {', '.join(self.key)} and is {', '.join(key)} now.",
+                "If its columns have other names alone, resume behind the progress; else begin the snapshot again.",
+            )
+        self.table, self._defined = table, now
+
     def _session(self) -> psycopg.Connection[Any]:
         connection = self._connect()
         # A watermark that a crash of the server takes back would be waited for in vain; a standby need not have it.
@@ -113,14 +136,14 @@ class ChunkReader:
 
     def _highest(self, connection: psycopg.Connection[Any]) -> tuple[str, ...]:
         query = sql.SQL("SELECT {} FROM {} ORDER BY {} LIMIT 1").format(
-            self._as_text(), self._from(), sql.SQL(", ").join(sql.SQL("{} DESC").format(each) for each in self._names())
+            self._as_text(), self._from(), sql.SQL(", ").join(sql.SQL("{} DESC").format(each) for each in self._keys())
         )
         return connection.execute(query).fetchone() or ()
 
     def _select(
         self, connection: psycopg.Connection[Any], last: tuple[str, ...], until: tuple[str, ...]
     ) -> tuple[list[tuple[str, ...]], list[dict[str, Any]]]:
-        names = sql.SQL(", ").join(self._names())
+        names = sql.SQL(", ").join(self._keys())
         bounds = [sql.SQL("({}) <= ({})").format(names, _literals(until))]
         if last:
             bounds.append(sql.SQL("({}) > ({})").format(names, _literals(last)))
@@ -140,18 +163,21 @@ class ChunkReader:
                 rows.append(dict(zip(self.table.columns, values, strict=True)))
         return keys, rows
 
-    def _names(self) -> list[sql.Identifier]:
+    def _name(self) -> sql.Identifier:
+        return sql.Identifier(self.table.schema, self.table.name)
+
+    def _keys(self) -> list[sql.Identifier]:
         # With the table's name: alone it would mean the key's text that is selected beside it.
         return [sql.Identifier("chunk", name) for name in self.key]
 
     def _as_text(self) -> sql.Composed:
-        return sql.SQL(", ").join(sql.SQL("{}::text").format(name) for name in self._names())
+        return sql.SQL(", ").join(sql.SQL("{}::text").format(name) for name in self._keys())
 
     def _from(self) -> sql.Composed:
         table = self.table
         return sql.SQL("{}{} AS chunk WHERE {}").format(
             sql.SQL("" if table.partitioned else "ONLY "),
-            sql.Identifier(table.schema, table.name),
+            self._name(),
             # An expression that the server itself has written.
             sql.SQL(f"({table.row_filter})" if table.row_filter else "true"),
         )

@@ -159,7 +159,8 @@ class PostgreSQLCDC(BulkReader):
         marks their place in the log (a MESSAGE event): what came before is older than they are, what comes after is
         newer. A chunk that was handed out and neither kept nor acknowledged is read again; its rows may then come
         twice, with other positions, so apply them by their key. The iteration ends with the last chunk; go on with
-        `transactions`.
+        `transactions`. Columns may be added, dropped or changed meanwhile: each chunk comes with those that it was read
+        with.
 
         One assumption: a transaction that was handed out before the snapshot began is visible to everybody when it
         does. It may not be where it still waits for a synchronous standby.

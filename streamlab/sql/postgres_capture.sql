@@ -134,6 +134,16 @@ FROM pg_publication_tables t
 WHERE t.pubname = %s
 ORDER BY 1, 2;
 
+-- name: columns
+-- The columns of one table with their types, and what may be its key: to be compared.
+SELECT array_agg(a.attname::text ORDER BY a.attnum), array_agg(a.atttypid::bigint ORDER BY a.attnum),
+       c.relreplident::text,
+       (SELECT array_agg(i.indkey::text ORDER BY i.indexrelid) FROM pg_index i
+        WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident))
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
+GROUP BY c.oid, c.relreplident;
+
 -- name: session_publications
 -- Publications of sessions, among them those of sessions whose process was killed.
 SELECT pubname::text FROM pg_publication

@@ -224,6 +224,50 @@ def test_the_connection_that_reads_chunks_may_be_lost(shop: Shop) -> None:
     assert seen == list(range(6))
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_columns_change_while_a_table_is_read(shop: Shop, resumed: bool) -> None:
+    shop.insert(*range(10))
+    cdc = shop.reader()
+    changes = [
+        "ALTER TABLE orders DROP COLUMN note",
+        "ALTER TABLE orders ADD COLUMN more text DEFAULT 'more'",
+        "ALTER TABLE orders ALTER COLUMN total TYPE text USING 'about ' || total",
+        "CREATE TYPE kind AS ENUM ('new', 'old'); ALTER TABLE orders ADD COLUMN kind kind[] DEFAULT '{old,new}'",
+    ]
+    seen: list[Any] = []
+    chunks = cdc.snapshot_chunks(shop.orders, chunk_rows=2)
+    while not chunks.progress.done:
+        for transaction in chunks:
+            rows = [dict(each.new_data) for each in transaction if each.operation is Operation.SNAPSHOT]
+            seen += rows
+            cdc.acknowledge(transaction)
+            if rows and changes:
+                shop.app.execute(changes.pop(0))
+            if rows and resumed:
+                break
+        chunks.close()
+        chunks = cdc.snapshot_chunks(shop.orders, chunk_rows=2, resume=chunks.progress)
+    assert [each.pop("id") for each in seen] == [*range(10)]
+    # The next chunk is read before the last one is handed out.
+    before, dropped = {"note": "new", "total": Decimal("1.5")}, {"total": Decimal("1.5")}
+    added = {**dropped, "more": "more"}
+    texts = {"total": "about 1.5", "more": "more"}
+    assert [each for at, each in enumerate(seen) if at % 2] == [
+        before, dropped, added, texts, {**texts, "kind": ["old", "new"]}
+    ]  # fmt: skip
+    assert seen[::2] == seen[1::2]
+
+
+def test_a_key_that_changes_while_a_table_is_read_is_said(shop: Shop) -> None:
+    shop.insert(*range(4))
+    chunks = shop.reader().snapshot_chunks(shop.orders, chunk_rows=2)
+    while not chunks.progress.rows:
+        next(chunks)
+    shop.app.execute("ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (id, note)")
+    with pytest.raises(CannotCapture, match="was id and is id, note now"):
+        list(chunks)
+
+
 def test_what_cannot_be_read_in_chunks_is_said(shop: Shop) -> None:
     shop.app.execute("CREATE TABLE keyless (a int)")
     shop.app.execute("ALTER TABLE keyless REPLICA IDENTITY FULL")
