@@ -32,6 +32,8 @@ class CatalogTypes:
         For the decoder.
     primary_keys : dict of int to tuple of str
         OID of a table -> its primary key.
+    sends_binary : bool
+        Whether values come in binary form: that was asked for, and the server can.
     resolved : list of tuple
         The definitions of types that were asked for.
     tell : callable, optional
@@ -44,10 +46,17 @@ class CatalogTypes:
         self.tell: Callable[[list[tuple[Any, ...]]], None] | None = None
         self.types = TypeMap(self._resolve)
         self.primary_keys: dict[int, tuple[str, ...]] = {}
+        self.sends_binary = False
 
-    def look(self, connection: psycopg.Connection[Any], publication: str) -> None:
+    def look(self, connection: psycopg.Connection[Any], publication: str, *, binary: bool) -> None:
         """Ask for everything that a publication's tables need."""
-        rows = connection.execute(load("postgres_capture")["primary_keys"], [publication]).fetchall()
+        blocks = load("postgres_capture")
+        found = connection.execute(blocks["no_binary_form"], [publication]).fetchall() if binary else []
+        if found:
+            names = ", ".join(name for (name,) in found)
+            log.warning("%s: read as text, since the server cannot send these in binary form: %s", publication, names)
+        self.sends_binary = binary and not found
+        rows = connection.execute(blocks["primary_keys"], [publication]).fetchall()
         self.primary_keys.update({oid: tuple(names) for oid, names in rows})
 
     def _resolve(self, oids: Iterable[int]) -> Iterable[tuple[Any, ...]]:

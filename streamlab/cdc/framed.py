@@ -224,7 +224,7 @@ class BulkReader(SlotReader):
                 "stream alone.",
                 "Use cdc.transactions() or cdc.batches(), or another slot, made without two_phase.",
             )
-        self._catalog.look(connection, self.publication)
+        self._catalog.look(connection, self.publication, binary=self._binary)
         if facts.slot is not None and facts.slot.confirmed is not None:
             with self._lock:
                 if self._reader.again and facts.slot.confirmed > self._books.flush:
@@ -254,7 +254,8 @@ class BulkReader(SlotReader):
                 connection.patience = _PATIENCE
             self._record(facts)
             return SlotLog(
-                connection, self.slot_name, [self.publication], binary=self._binary, heads=bool(self._takers),
+                connection, self.slot_name, [self.publication],
+                binary=self._catalog.sends_binary, heads=bool(self._takers),
                 moved=facts.slot.confirmed if facts.slot is not None else None, stopping=self._stopping,
             )  # fmt: skip
         except BaseException:

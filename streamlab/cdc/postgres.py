@@ -71,7 +71,8 @@ class PostgreSQLCDC(BulkReader):
         Of pgoutput, 1 to 4. From 2 on, large transactions come while they are in progress; from 3 on, a slot that was
         made with `two_phase` sends prepared ones.
     binary : bool
-        Whether values travel in PostgreSQL's binary form.
+        Whether values travel in PostgreSQL's binary form. Where a published column has none (an array of ``aclitem``),
+        they travel as text, and that is logged.
     lazy : bool
         Whether a row is decoded when it is first looked at.
     two_phase : bool

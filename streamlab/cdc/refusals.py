@@ -53,6 +53,12 @@ def refused(error: psycopg.Error, what: str) -> ChangeStreamError:
                 f"The server has no place left: {said}.",
                 "Drop slots that nobody reads, or raise max_replication_slots and max_wal_senders.",
             )
+        case "42883":
+            return ChangeStreamError(
+                f"{what} was refused: {said}.",
+                "A column that was published when the log was written holds values that have no binary form: read them "
+                "as text, binary=False.",
+            )
     if error.sqlstate is None and "certificate" in said:
         return ChangeStreamError(
             f"{what} was refused, by this side: {said}.",

@@ -116,7 +116,7 @@ class CDCSession(BulkReader):
                 self._publish()
             facts = self._facts(connection)
             check(facts, slot=False)
-            self._catalog.look(connection, self.publication)
+            self._catalog.look(connection, self.publication, binary=self._binary)
             self._facts_at_start = facts
             stream = self._stream = ReplicationStream(
                 self.dsn, bookkeeping=self._books, lock=self._lock, silence=self._silence

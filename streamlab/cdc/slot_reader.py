@@ -174,7 +174,7 @@ class SlotReader(Followed):
 
     def _options(self, facts: Facts) -> dict[str, str]:
         options = {"proto_version": str(self._protocol), "messages": "true"}
-        if self._binary:
+        if self._catalog.sends_binary:
             options["binary"] = "true"
         if self._protocol > 1:
             options["streaming"] = "parallel" if self._protocol > 3 else "on"
@@ -200,7 +200,7 @@ class SlotReader(Followed):
         about = About(
             ".".join(map(str, divmod(facts.server.version, 10_000))),
             protocol=self._protocol,
-            binary=self._binary,
+            binary=self._catalog.sends_binary,
             publications=(self.publication,),
             start=self._books.start,
             primary_keys=self._catalog.primary_keys,

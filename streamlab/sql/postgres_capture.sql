@@ -112,6 +112,38 @@ FROM pg_publication_tables t
 WHERE t.pubname = %s
 GROUP BY c.oid;
 
+-- name: no_binary_form
+-- The published columns whose values the server cannot send in binary form. One whose own type has no such form is sent as
+-- text; but for one that is built of such a type (an array of aclitem) the server tries, and fails.
+WITH RECURSIVE published AS (
+    SELECT n.nspname, c.relname, a.attname, a.atttypid AS oid, a.atttypmod AS modifier
+    FROM pg_publication_tables t
+         JOIN pg_namespace n ON n.nspname = t.schemaname
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE t.pubname = %s
+      AND (to_jsonb(t) -> 'attnames' IS NULL OR (to_jsonb(t) -> 'attnames') ? a.attname::text)
+), parts AS (
+    SELECT oid AS root, oid, false AS inside FROM published
+    UNION
+    SELECT parts.root, part.oid, parts.inside OR y.typtype <> 'd'
+    FROM parts
+         JOIN pg_type y ON y.oid = parts.oid
+         CROSS JOIN LATERAL (
+             SELECT y.typelem WHERE y.typsend = 'array_send'::regproc AND y.typelem <> 0
+             UNION ALL SELECT y.typbasetype WHERE y.typtype = 'd'
+             UNION ALL SELECT a.atttypid FROM pg_attribute a
+                       WHERE y.typtype = 'c' AND a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+             UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = y.oid
+             UNION ALL SELECT r.rngtypid FROM pg_range r WHERE r.rngmultitypid = y.oid
+         ) AS part (oid)
+)
+SELECT p.nspname || '.' || p.relname || '.' || p.attname || ' (' || format_type(p.oid, p.modifier) || ')'
+FROM published p
+WHERE EXISTS (SELECT FROM parts JOIN pg_type y ON y.oid = parts.oid
+              WHERE parts.root = p.oid AND parts.inside AND y.typsend = 0)
+ORDER BY 1;
+
 -- name: snapshot
 -- What a snapshot of a publication copies: its tables with their published columns and types in the table's order, the filter
 -- of their rows, and their primary keys.

@@ -209,3 +209,61 @@ def test_exploring_advises_nothing_that_breaks_writes(shop: Shop) -> None:
         shop.app.execute("UPDATE nokey SET a = 2")
         shown = explorer.published()
         assert f"Not to be published, without a replica identity or unreadable: {shop.schema}.nokey" in shown.text
+
+
+NO_BINARY_FORM = ["aclitem[]", "pair", "pair[]", "named", "aclitem[][]"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("way", ["transactions", "session", "frames", "backlog", "catch_up"])
+def test_what_has_no_binary_form_is_read_as_text(shop: Shop, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    shop.app.execute("CREATE TYPE pair AS (id int, right_ aclitem)")
+    shop.app.execute("CREATE DOMAIN named AS aclitem[]")
+    shop.app.execute("CREATE DOMAIN single AS aclitem")
+    for number, kind in enumerate(NO_BINARY_FORM):
+        shop.app.execute(f"ALTER TABLE orders ADD COLUMN c{number} {kind}")  # type: ignore[call-overload]
+    shop.app.execute("ALTER TABLE orders ADD COLUMN single single, ADD COLUMN plain aclitem")
+    cdc = shop.session(binary=True) if way == "session" else shop.reader(binary=True)
+    with cdc:
+        shop.app.execute(
+            "INSERT INTO orders VALUES (1, 'x', 2.5, '{postgres=r/postgres}', '(1,postgres=r/postgres)', "
+            "'{\"(1,postgres=r/postgres)\"}', '{postgres=r/postgres}', '{{postgres=r/postgres}}', "
+            "'postgres=r/postgres', 'postgres=r/postgres')"
+        )
+        if way in {"frames", "backlog"}:
+            (batch,) = cdc.frames(until=1, max_wait=0.05, backlog=0 if way == "backlog" else None)
+            row: Any = batch.of("orders", shop.schema).row(0, named=True)
+        else:
+            for transaction in cdc.catch_up() if way == "catch_up" else cdc.transactions(until=1):
+                cdc.acknowledge(transaction)
+                (row,) = (each.new_data for each in transaction)
+    right = "postgres=r/postgres"
+    assert (row["id"], float(row["total"]), row["plain"], row["single"]) == (1, 2.5, right, right)
+    if way not in {"frames", "backlog"}:
+        assert [row[f"c{number}"] for number in range(5)] == [[right], (1, right), [(1, right)], [right], [[right]]]
+    (said,) = {each.getMessage() for each in caplog.records if "binary form" in each.getMessage()}
+    assert "orders.c0 (aclitem[])" in said
+    assert "single" not in said
+    assert "plain" not in said
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("way", ["transactions", "frames", "catch_up"])
+def test_a_column_without_a_binary_form_that_comes_in_mid_stream_is_said(shop: Shop, way: str) -> None:
+    cdc = shop.reader(binary=True)
+    transactions = cdc.transactions(idle=10)
+    shop.insert(1)
+    cdc.acknowledge(next(transactions))
+    shop.app.execute("ALTER TABLE orders ADD COLUMN rights aclitem[] DEFAULT '{postgres=r/postgres}'")
+    shop.insert(2)
+    if way == "transactions":
+        with pytest.raises(ChangeStreamError, match="binary=False"):
+            next(transactions)
+        (transaction,) = cdc.transactions(until=1)
+        assert next(iter(transaction)).new_data["rights"] == ["postgres=r/postgres"]
+        return
+    cdc.close()
+    shop.app.execute("ALTER TABLE orders DROP COLUMN rights")
+    with pytest.raises(ChangeStreamError, match="binary=False"):
+        list(cdc.catch_up() if way == "catch_up" else cdc.frames(idle=10))
+    assert len(list(shop.reader(initialize=False).transactions(until=1))) == 1
