@@ -38,6 +38,7 @@ can do something about::
      |   +- ConnectorMissing     there is no such connector
      |   +- ConnectorRefused     the configuration is wrong, by its lint or by the worker
      |   +- ConnectorFailed      the connector or a task of it has ended with an error
+     |   +- NotDelivered         Kafka has not taken what a connector of our own sent
      +- CrashTestError           a crash test could not be carried out
      |   +- NeverReached         the failpoint was not passed, so nothing was proved
      +- ProxyError               a proxy could not do what it was told
@@ -66,6 +67,7 @@ __all__ = [
     "LogPurged",
     "MissingTool",
     "NeverReached",
+    "NotDelivered",
     "NotOurs",
     "NotRunning",
     "NotWrong",
@@ -247,6 +249,10 @@ class ConnectorRefused(ConnectError):
 
 class ConnectorFailed(ConnectError):
     """A connector or a task of it has ended with an error; the message has the first lines of its trace."""
+
+
+class NotDelivered(ConnectError):
+    """Kafka has not taken what a connector of our own sent, or nobody knows: it comes again."""
 
 
 class CrashTestError(StreamlabError):

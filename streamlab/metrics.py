@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     CDC_EVENTS: Counter
     CDC_TRANSACTIONS: Counter
     CDC_RECONNECTS: Counter
+    CONNECT_RECORDS: Counter
+    CONNECT_COMMITS: Counter
+    CONNECT_SKIPPED: Counter
+    CONNECT_RESTARTS: Counter
+    CONNECT_LAG_SECONDS: Gauge
     STACK_START_SECONDS: Gauge
 
 __all__ = ["ASKED", "LOOPBACK", "PROCESS", "Definition", "MetricsServer", "family", "render", "serve"]
@@ -110,6 +115,21 @@ PROCESS: dict[str, Definition] = {
     ),
     "CDC_TRANSACTIONS": _counter("cdc_transactions_total", "Committed transactions received.", "source"),
     "CDC_RECONNECTS": _counter("cdc_reconnects_total", "Connections made again after one was lost.", "source"),
+    "CONNECT_RECORDS": _counter(
+        "connect_records_total", "Records that Kafka has acknowledged, tombstones among them.", "connector"
+    ),
+    "CONNECT_COMMITS": _counter(
+        "connect_commits_total", "Times that records and their offset were made durable together.", "connector"
+    ),
+    "CONNECT_SKIPPED": _counter(
+        "connect_skipped_total", "Changes that came again and were in Kafka already.", "connector"
+    ),
+    "CONNECT_RESTARTS": _counter(
+        "connect_restarts_total", "Times that the connector began anew after a failure.", "connector"
+    ),
+    "CONNECT_LAG_SECONDS": _gauge(
+        "connect_lag_seconds", "Time between the last transaction's commit and its records' in Kafka.", "connector"
+    ),
     "STACK_START_SECONDS": _gauge(
         "stack_start_seconds", "Time from starting a server until it was ready, at its last start.", "service"
     ),

@@ -1,9 +1,33 @@
-"""Kafka Connect: its REST interface, and configurations of connectors, checked before they are used."""
+"""Kafka Connect: its REST interface, and configurations of connectors, checked before they are used.
+
+And a source connector in Python, `DatabaseSourceConnector`, over any reader of changes.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from streamlab.connect.answers import ConnectorOffset, ConnectorStatus
 from streamlab.connect.client import ConnectClient
 from streamlab.connect.lint import Finding, lint, lint_text
 
-__all__ = ["ConnectClient", "ConnectorOffset", "ConnectorStatus", "Finding", "lint", "lint_text"]
+if TYPE_CHECKING:
+    from streamlab.connect.source import DatabaseSourceConnector as DatabaseSourceConnector
+
+__all__ = [
+    "ConnectClient",
+    "ConnectorOffset",
+    "ConnectorStatus",
+    "DatabaseSourceConnector",
+    "Finding",
+    "lint",
+    "lint_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when it is first used: it needs Kafka's client, which a linter does not.
+    if name == "DatabaseSourceConnector":
+        return import_module("streamlab.connect.source").DatabaseSourceConnector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
