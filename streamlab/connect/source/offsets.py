@@ -20,8 +20,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from confluent_kafka.cimpl import NewTopic
 
 from streamlab.cdc.transaction import Transaction
-from streamlab.connect.source.sender import refused
+from streamlab.connect.source.sender import judged, refused
 from streamlab.errors import CheckpointError, NotDelivered, SettingsError
+from streamlab.retry import RetriesExhausted, Retry, RetryPolicy
 
 __all__ = ["Covered", "Offsets", "Stored", "make_topics"]
 
@@ -29,6 +30,7 @@ _LIMIT: Final = 90.0
 """Seconds: beyond the time for which a transaction of another connector may hold the topic's end back (60 s)."""
 
 
+_SOON: Final = RetryPolicy(attempts=50, seconds=15.0, base=0.02, cap=0.5)
 _ALL: Final = 1 << 62
 
 
@@ -162,14 +164,10 @@ class Offsets:
         CheckpointError
             The record is none of a connector.
         """
-        partition = TopicPartition(self.topic, 0)
         consumer = None
         try:
-            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-            asked = admin.list_offsets(
-                {partition: latest}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10
-            )
-            end = asked[partition].result(timeout=15).offset
+            # A topic that was only just made has no leader yet, for a moment.
+            end = Retry("connect.offsets", _SOON, classify=judged).call(self._end, admin)
             consumer = Consumer(
                 {
                     **self._configuration,
@@ -184,9 +182,21 @@ class Offsets:
             return self._last(consumer, end)
         except KafkaException as error:
             raise refused(error, "Reading the connector's offset") from error
+        except RetriesExhausted as exhausted:
+            if isinstance(exhausted.__cause__, KafkaException):
+                raise refused(exhausted.__cause__, "Reading the connector's offset") from exhausted.__cause__
+            raise
         finally:
             if consumer is not None:
                 consumer.close()
+
+    def _end(self, admin: AdminClient) -> int:
+        partition = TopicPartition(self.topic, 0)
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = admin.list_offsets(
+            {partition: latest}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10
+        )
+        return int(asked[partition].result(timeout=15).offset)
 
     def _last(self, consumer: Any, end: int) -> Stored | None:
         found: bytes | None = None
