@@ -4,8 +4,9 @@
     python scripts/connect_plugins.py --check    write nothing; exit code 1 where the table is another one
 
 The worker tells the keys that a plugin defines, and the values that it recommends. Debezium reads more than it defines:
-keys of its signal channels, of its schema history, of topic naming. Those stand as string constants in the constant
-pools of its classes (The Java Virtual Machine Specification, section 4.4), which is where they are taken from.
+keys of its signal channels, of its schema history, of topic naming; the Avro converter reads many and defines none.
+Those stand as string constants in the constant pools of the classes (The Java Virtual Machine Specification, section
+4.4), which is where they are taken from.
 """
 
 from __future__ import annotations
@@ -21,35 +22,45 @@ from pathlib import Path
 from typing import Any
 
 from streamlab import settings
+from streamlab.connect.connectors.common import AVRO_CONVERTER
 from streamlab.connect.rest import Rest, path
-from streamlab.stack.java import entry_name, pom_version
+from streamlab.stack.jars import entry_name, pom_version
 
 TABLE = Path(__file__).parents[1] / "streamlab" / "connect" / "plugins.json"
 
-KEY = re.compile(r"[a-z][A-Za-z0-9_]*\.|[a-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+\.?")
+KEY = re.compile(r"[a-z][A-Za-z0-9_]*\.|[a-z][A-Za-z0-9_]*(\.[A-Za-z0-9_-]+)+\.?")
 # Class -> what begins there is a key of a connector's configuration; a name that ends with a dot is passed on below it.
 SHARED = {
-    "config/CommonConnectorConfig": "",
-    "relational/RelationalDatabaseConnectorConfig": "",
-    "pipeline/signal/channels/FileSignalChannel": "signal.",
-    "pipeline/signal/channels/KafkaSignalChannel": "signal.",
-    "schema/AbstractTopicNamingStrategy": "topic.",
-    "schema/AbstractRegexTopicNamingStrategy": "topic.",
+    "io/debezium/config/CommonConnectorConfig": "",
+    "io/debezium/relational/RelationalDatabaseConnectorConfig": "",
+    "io/debezium/pipeline/signal/channels/FileSignalChannel": "signal.",
+    "io/debezium/pipeline/signal/channels/KafkaSignalChannel": "signal.",
+    "io/debezium/schema/AbstractTopicNamingStrategy": "topic.",
+    "io/debezium/schema/AbstractRegexTopicNamingStrategy": "topic.",
 }
 HISTORY = {
-    "relational/history/SchemaHistory": "schema.history.internal.",
-    "storage/kafka/history/KafkaSchemaHistory": "schema.history.internal.",
-    "storage/file/history/FileSchemaHistory": "schema.history.internal.",
+    "io/debezium/relational/history/SchemaHistory": "schema.history.internal.",
+    "io/debezium/storage/kafka/history/KafkaSchemaHistory": "schema.history.internal.",
+    "io/debezium/storage/file/history/FileSchemaHistory": "schema.history.internal.",
 }
 CLASSES = {
-    "mysql": {**SHARED, **HISTORY, "connector/binlog/BinlogConnectorConfig": ""},
-    "postgres": {**SHARED, "connector/postgresql/PostgresConnectorConfig": ""},
-    "jdbc": {"connector/jdbc/JdbcSinkConnectorConfig": ""},
+    "mysql": {**SHARED, **HISTORY, "io/debezium/connector/binlog/BinlogConnectorConfig": ""},
+    "postgres": {**SHARED, "io/debezium/connector/postgresql/PostgresConnectorConfig": ""},
+    "jdbc": {"io/debezium/connector/jdbc/JdbcSinkConnectorConfig": ""},
+    "avro": {
+        "io/apicurio/registry/resolver/SchemaResolverConfig": "apicurio.",
+        "io/apicurio/registry/serde/SerdeConfig": "apicurio.",
+        "io/apicurio/registry/serde/avro/AvroKafkaSerdeConfig": "apicurio.",
+        "io/apicurio/registry/utils/converter/SerdeBasedConverter": "apicurio.",
+        "io/apicurio/registry/utils/converter/avro/AvroDataConfig": "",
+    },
 }
-DIRECTORY = {
-    "io.debezium.connector.mysql.MySqlConnector": "mysql",
-    "io.debezium.connector.postgresql.PostgresConnector": "postgres",
-    "io.debezium.connector.jdbc.JdbcSinkConnector": "jdbc",
+# Class of a plugin -> where its classes stand above, and the cache entry and the directory of its jars.
+PLACES = {
+    "io.debezium.connector.mysql.MySqlConnector": ("mysql", "debezium", "debezium-connector-mysql"),
+    "io.debezium.connector.postgresql.PostgresConnector": ("postgres", "debezium", "debezium-connector-postgres"),
+    "io.debezium.connector.jdbc.JdbcSinkConnector": ("jdbc", "debezium", "debezium-connector-jdbc"),
+    AVRO_CONVERTER: ("avro", "converters", "apicurio-converter"),
 }
 # What stands in those classes and is no key of a configuration: names for code, and keys that are read below internal.
 NO_KEYS = re.compile(
@@ -83,10 +94,10 @@ def read_keys(directory: Path, classes: dict[str, str]) -> set[str]:
     """The keys that classes of a plugin name, whether they are defined or not."""
     found = set()
     seen = set()
-    for jar in sorted(directory.glob("debezium-*.jar")):
+    for jar in sorted(directory.glob("*.jar")):
         with zipfile.ZipFile(jar) as archive:
             for name, begin in classes.items():
-                file = f"io/debezium/{name}.class"
+                file = f"{name}.class"
                 if file in archive.namelist():
                     seen.add(name)
                     found |= {
@@ -102,7 +113,6 @@ def read_keys(directory: Path, classes: dict[str, str]) -> set[str]:
 def table() -> dict[str, Any]:
     """What plugins.json should hold."""
     rest = Rest(settings.connect_url())
-    cache = settings.cache() / entry_name("debezium", pom_version("debezium", "debezium.version"))
     plugins = {}
     for each in rest.request("GET", "/connector-plugins", params={"connectorsOnly": "false"}).json():
         name, kind = each["class"], each["type"]
@@ -112,9 +122,10 @@ def table() -> dict[str, Any]:
         values = _values(rest, name) if kind in {"source", "sink"} else {}
         keys = {key["name"]: [key["type"], *values.get(key["name"], [])] for key in defined}
         plugins[name] = {"kind": kind, "version": each.get("version") or "", "keys": dict(sorted(keys.items()))}
-        if name in DIRECTORY:
-            where = DIRECTORY[name]
-            undefined = read_keys(cache / f"debezium-connector-{where}", CLASSES[where]) - set(keys)
+        if name in PLACES:
+            classes, entry, directory = PLACES[name]
+            cache = settings.cache() / entry_name(entry, pom_version(entry, f"{entry}.version"))
+            undefined = read_keys(cache / directory, CLASSES[classes]) - set(keys)
             plugins[name]["undefined"] = sorted(undefined)
     rest.close()
     return dict(sorted(plugins.items()))

@@ -15,6 +15,7 @@ STREAMLAB_POSTGRES_DSN      libpq connection string or URI of a PostgreSQL of yo
 STREAMLAB_MYSQL_DSN         mysql://user:password@host:port/database of a MySQL of your own
 STREAMLAB_KAFKA_BOOTSTRAP   host:port of a Kafka of your own
 STREAMLAB_CONNECT_URL       http://host:port of a Kafka Connect of your own
+STREAMLAB_REGISTRY_URL      http://host:port of an Apicurio Registry of your own
 STREAMLAB_CONNECT_MYSQL_PASSWORD, STREAMLAB_CONNECT_POSTGRES_PASSWORD
                             how that Kafka Connect finds a password: ``${env:NAME}``, ``${file:...}``
 STREAMLAB_LIVE              1 or 0: force live or batch display
@@ -48,6 +49,7 @@ __all__ = [
     "kafka_bootstrap",
     "mysql_address",
     "postgres_dsn",
+    "registry_url",
     "stack_state",
 ]
 
@@ -62,6 +64,7 @@ VARIABLES = {
     "mysql": "STREAMLAB_MYSQL_DSN",
     "kafka": "STREAMLAB_KAFKA_BOOTSTRAP",
     "connect": "STREAMLAB_CONNECT_URL",
+    "registry": "STREAMLAB_REGISTRY_URL",
 }
 
 _PASSWORD = re.compile(
@@ -328,6 +331,23 @@ def connect_url() -> str:
         return text.rstrip("/")
     address = _service("connect")
     return f"http://{address['host']}:{address['port']}"
+
+
+def registry_url(api: Literal["confluent", "apicurio"] = "confluent") -> str:
+    """URL of one of the schema registry's interfaces, without a trailing slash.
+
+    Parameters
+    ----------
+    api : str
+        ``confluent``, which Confluent's serializers speak; or ``apicurio``, which the Avro converter in Kafka
+        Connect speaks.
+    """
+    if text := os.environ.get(VARIABLES["registry"]):
+        url = text.rstrip("/")
+    else:
+        address = _service("registry")
+        url = f"http://{address['host']}:{address['port']}"
+    return url + ("/apis/ccompat/v7" if api == "confluent" else "/apis/registry/v2")
 
 
 def connect_secret(service: str, role: Role = "cdc") -> str:

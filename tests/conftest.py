@@ -151,6 +151,18 @@ def stack() -> Iterator[object]:
             home.rmdir()
 
 
+@pytest.fixture(scope="module")
+def registry(stack: object) -> Iterator[object]:
+    """The schema registry beside the servers of the suite; the stack again."""
+    from streamlab.stack import Stack
+
+    servers = Stack()
+    (outcome,) = servers.up(["registry"])
+    assert outcome.error is None, outcome.error
+    yield servers
+    servers.down(["registry"])
+
+
 @pytest.fixture
 def another_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home of this test's own, in use while it runs; its servers are stopped and its files deleted."""

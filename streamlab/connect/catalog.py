@@ -2,8 +2,8 @@
 
 The table was taken from the plugins that `streamlab up connect` runs, by ``scripts/connect_plugins.py``; a test holds
 it against a running worker. For each plugin it holds the keys that its configuration defines, with Kafka's type and the
-values that it recommends; and those that Debezium reads without defining them (`undefined`). One that ends with
-a dot is a prefix: what stands below it is passed on, to a driver or a client of Kafka.
+values that it recommends; and those that Debezium and the Avro converter read without defining them (`undefined`). One
+that ends with a dot is a prefix: what stands below it is passed on, to a driver or a client of Kafka.
 
 Keys that every connector may have and no plugin defines belong to Connect itself (KIP-458 and KIP-158), and to
 Debezium's own plugins in a plugin: ``converters`` and ``post.processors`` name prefixes of their own.

@@ -45,10 +45,12 @@ class ConnectClient:
     ----------
     url : str, optional
         Base URL of a worker; by default the one that `streamlab.settings` knows.
+    limit : float
+        Seconds for which a request is repeated that a worker refuses for the moment, or that nobody answers.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        self._rest = Rest(url or settings.connect_url())
+    def __init__(self, url: str | None = None, *, limit: float = 30.0) -> None:
+        self._rest = Rest(url or settings.connect_url(), limit=limit)
         self._lock = threading.Lock()
         self._applied: dict[str, float] = {}
         # Failures of before, by connector: they are told until the restarted part has said something.

@@ -265,6 +265,6 @@ def _of_used(used: Used, catalog: Catalog) -> Iterator[Finding]:
             yield _outdated(full, new, still=defined is not None)
         elif defined is not None:
             yield from _value(full, value, defined)
-        elif used.plugin.keys:
-            # A plugin that defines nothing (CloudEventsConverter) may read anything.
+        elif used.plugin.names:
+            # One of which no key is known (CloudEventsConverter) may read anything.
             yield _unknown(full, key, used.plugin, catalog)

@@ -48,10 +48,13 @@ class Rest:
     ----------
     url : str
         Base URL of the worker.
+    limit : float
+        Seconds for which a request is repeated.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, limit: float = 30.0) -> None:
         self.url = url
+        self._limit = limit
         self._http = httpx.Client(base_url=url, timeout=_LONGEST)
 
     def close(self) -> None:
@@ -59,7 +62,7 @@ class Rest:
         self._http.close()
 
     def request(
-        self, method: str, path: str, *, limit: float = 30.0, young: bool = False, **options: Any
+        self, method: str, path: str, *, limit: float | None = None, young: bool = False, **options: Any
     ) -> httpx.Response:
         """The answer to a request, once the worker's passing refusals are over.
 
@@ -67,8 +70,8 @@ class Rest:
         ----------
         method, path : str
             As HTTP names them.
-        limit : float
-            Seconds after which the last answer is returned, whatever it is.
+        limit : float, optional
+            Seconds after which the last answer is returned, whatever it is; by default the limit of all requests.
         young : bool
             Repeat a 404 too: the thing was made a moment ago.
 
@@ -77,7 +80,7 @@ class Rest:
         ConnectError
             Nobody answers, for `limit` seconds.
         """
-        deadline = time.monotonic() + limit
+        deadline = time.monotonic() + (self._limit if limit is None else limit)
         while True:
             try:
                 answer = self._http.request(method, path, **options)

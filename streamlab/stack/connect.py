@@ -17,7 +17,8 @@ from psycopg.conninfo import conninfo_to_dict
 from streamlab import settings
 from streamlab.stack import mysql, ports, postgres
 from streamlab.stack.home import write_private
-from streamlab.stack.java import JVMService, entry_name, plugins, pom_version, property_file
+from streamlab.stack.jars import converters, entry_name, plugins, pom_version
+from streamlab.stack.jvm import JVMService, property_file
 from streamlab.stack.process import ProcessRecord, server_environment, spawn
 
 __all__ = ["SETTINGS", "VERSION", "Connect"]
@@ -53,16 +54,17 @@ class Connect(JVMService):
     after: ClassVar[tuple[str, ...]] = ("kafka",)
     start_limit: ClassVar[float] = 90.0
 
-    _plugins: Path
+    _plugins: tuple[Path, ...]
 
     def install(self) -> None:
-        """Fetch the jars and the Debezium plugins."""
+        """Fetch the jars, the Debezium plugins and the Avro converter."""
         super().install()
-        self._plugins = plugins(self.context, self.name)
+        self._plugins = (plugins(self.context, self.name), converters(self.context, self.name))
 
     def cache_entries(self) -> list[str]:
-        """Kafka's jars and the Debezium plugins."""
-        return [*super().cache_entries(), entry_name("debezium", pom_version("debezium", "debezium.version"))]
+        """Kafka's jars, the Debezium plugins and the Avro converter."""
+        fetched = [entry_name(name, pom_version(name, f"{name}.version")) for name in ("debezium", "converters")]
+        return [*super().cache_entries(), *fetched]
 
     @property
     def secrets(self) -> Path:
@@ -87,7 +89,7 @@ class Connect(JVMService):
             **self._broker(),
             "listeners": f"http://{ports.HOST}:{self.port}",
             "rest.advertised.host.name": ports.HOST,
-            "plugin.path": str(self._plugins),
+            "plugin.path": ",".join(str(each) for each in self._plugins),
             "config.providers": "file",
             "config.providers.file.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
             "config.providers.file.param.allowed.paths": str(self.secrets),

@@ -72,7 +72,6 @@ def _places(home: Home) -> Iterator[Finding]:
 
 
 def _ports(home: Home, rows: list[ServiceStatus]) -> Iterator[Finding]:
-    own = {row.name for row in rows if row.state == "running"}
     try:
         base = ports.base_from_environment() or int(home.read().get("port_base", 0))
     except StreamlabError as error:
@@ -82,10 +81,10 @@ def _ports(home: Home, rows: list[ServiceStatus]) -> Iterator[Finding]:
         yield Finding("Ports", Verdict.OK, f"a free block of {ports.BLOCK} will be chosen, on {ports.HOST} alone")
         return
     taken = False
-    for name, cls in SERVICES.items():
-        if name in own or settings.given(name):
+    for row in rows:
+        if row.state == "running" or not row.ours:
             continue
-        for each in (name, *cls.port_names):
+        for each in (row.name, *SERVICES[row.name].port_names):
             port = base + ports.PORTS[each]
             if not ports.is_free(port):
                 taken = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ class Seen:
 def look(service: str) -> Seen:
     """Connect to the user's own server, and tell its version or what is wrong. At most five seconds."""
     try:
-        return {"postgres": _postgres, "mysql": _mysql, "kafka": _kafka, "connect": _connect}[service]()
+        return _LOOKS[service]()
     except SettingsError as error:
         return Seen("", 0, problem=error.problem, fix=error.fix)
 
@@ -118,19 +119,37 @@ def _kafka() -> Seen:
 
 
 def _connect() -> Seen:
+    return _http("connect", settings.connect_url, "/", "Kafka Connect")
+
+
+def _registry() -> Seen:
+    return _http("registry", settings.registry_url, "/subjects", "schema registry")
+
+
+def _http(service: str, url: Callable[[], str], path: str, title: str) -> Seen:
+    """A server that answers a request with JSON, which may tell its version."""
     import httpx
 
-    variable = settings.VARIABLES["connect"]
-    url = urlsplit(settings.connect_url())
-    if url.scheme not in {"http", "https"} or not url.hostname:
+    variable = settings.VARIABLES[service]
+    parts = urlsplit(url())
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise SettingsError(f"{variable} is not of the form http://host:port.", "Correct it, or unset it.")
-    host, port = url.hostname, url.port or (443 if url.scheme == "https" else 80)
+    host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        answer = httpx.get(settings.connect_url() + "/", timeout=_LIMIT).raise_for_status().json()
+        answer = httpx.get(url() + path, timeout=_LIMIT).raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         return Seen(
             host, port,
-            problem=f"The Kafka Connect that {variable} names does not answer: {error}.",
+            problem=f"The {title} that {variable} names does not answer: {error}.",
             fix=f"Correct {variable}, or unset it.",
         )  # fmt: skip
-    return Seen(host, port, str(answer.get("version", "")))
+    return Seen(host, port, str(answer.get("version", "")) if isinstance(answer, dict) else "")
+
+
+_LOOKS: dict[str, Callable[[], Seen]] = {
+    "postgres": _postgres,
+    "mysql": _mysql,
+    "kafka": _kafka,
+    "connect": _connect,
+    "registry": _registry,
+}

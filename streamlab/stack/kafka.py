@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from streamlab.errors import UnusableState
 from streamlab.stack import ports
 from streamlab.stack.home import write_private
-from streamlab.stack.java import JVMService, property_file
+from streamlab.stack.jvm import JVMService, property_file
 from streamlab.stack.process import ProcessRecord, run_tool, server_environment, spawn
 from streamlab.stack.service import version_numbers
 

@@ -18,6 +18,7 @@ from streamlab.stack import debian, mysql
 from streamlab.stack.home import Home
 from streamlab.stack.java import MINIMUM_JAVA
 from streamlab.stack.process import ServerUser
+from streamlab.stack.registry import Registry
 
 __all__ = ["Finding", "Verdict", "disk", "existing", "java", "maven", "memory", "mysqld", "python"]
 
@@ -77,8 +78,10 @@ def java(home: Home) -> Finding:
     found = shutil.which("java")
     pattern = r'version "([^"]+)"'
     version = _told(found, "-version", pattern, home.user) if found else ""
-    if version and int(version.split(".")[0].split("-")[0]) >= MINIMUM_JAVA:
-        return Finding("Java", Verdict.OK, version)
+    number = int(version.split(".")[0].split("-")[0]) if version else 0
+    if number >= MINIMUM_JAVA:
+        more = f"; `streamlab up registry` needs {Registry.minimum_java}, and fetches a runtime"
+        return Finding("Java", Verdict.OK, version + (more if number < Registry.minimum_java else ""))
     if found and not version and _told(found, "-version", pattern):
         problem = f"{found} cannot be run by user '{home.user.name}', whom servers run as"
     else:

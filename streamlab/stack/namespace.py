@@ -95,6 +95,10 @@ class Namespace:
         """A prefix below which a connector makes topics (``<prefix>.<...>``)."""
         return self._ours(Kind.TOPIC_PREFIX, self._full(name))
 
+    def subject_prefix(self, name: str = "") -> str:
+        """A prefix of subjects in the schema registry (``<topic>-key``, ``<topic>-value``)."""
+        return self._ours(Kind.SUBJECT_PREFIX, self._full(name))
+
     def group(self, name: str = "") -> str:
         """A consumer group."""
         return self._ours(Kind.GROUP, self._full(name))

@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import httpx
 import psycopg
 from psycopg import sql
 
 from streamlab import settings
+from streamlab.connect import ConnectClient
 from streamlab.errors import StackError
 from streamlab.sql import load, mysql_identifier
+from streamlab.stack.registry import delete_subjects
 
 __all__ = [
     "Kind",
     "Ours",
-    "delete_connector",
     "delete_groups",
     "delete_topics",
     "drop",
@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+_LIMIT = 15.0
+"""Seconds for which a worker of Kafka Connect that does not answer is asked again."""
+
+
 class Kind(StrEnum):
     """Kinds of objects, in the order in which they are dropped."""
 
@@ -41,6 +45,7 @@ class Kind(StrEnum):
     GROUP = "group"
     TOPIC = "topic"
     TOPIC_PREFIX = "topic_prefix"
+    SUBJECT_PREFIX = "subject_prefix"
     SLOT = "slot"
     PUBLICATION = "publication"
     SCHEMA = "schema"
@@ -54,6 +59,7 @@ class Kind(StrEnum):
             Kind.GROUP: "kafka",
             Kind.TOPIC: "kafka",
             Kind.TOPIC_PREFIX: "kafka",
+            Kind.SUBJECT_PREFIX: "registry",
             Kind.DATABASE: "mysql",
         }.get(self, "postgres")
 
@@ -75,6 +81,8 @@ def identity(service: str) -> str:
     if service == "mysql":
         address = settings.mysql_address("admin")
         return f"{address.host}:{address.port}"
+    if service == "registry":
+        return settings.registry_url()
     return settings.kafka_bootstrap() if service == "kafka" else settings.connect_url()
 
 
@@ -104,44 +112,10 @@ def drop(objects: Iterable[Ours]) -> list[str]:
 # -- Kafka Connect ------------------------------------------------------------------------------------
 
 
-def delete_connector(client: httpx.Client, name: str, *, limit: float = 20.0) -> None:
-    """Delete a connector and forget its offsets, through a worker that may be rebalancing.
-
-    Offsets can be reset only while the connector is stopped; without that, a later connector of the
-    same name would go on where this one ended.
-    """
-    deadline = time.monotonic() + limit
-    steps: list[tuple[str, str]] = [
-        ("PUT", f"/connectors/{name}/stop"),
-        ("DELETE", f"/connectors/{name}/offsets"),
-        ("DELETE", f"/connectors/{name}"),
-    ]
-    for method, path in steps:
-        while True:
-            answer = client.request(method, path, timeout=15.0)
-            if answer.status_code == 404:
-                return
-            # A connector that never had offsets, or whose tasks are gone already, may refuse the reset for good.
-            final = path.endswith("/offsets") and (
-                answer.status_code in {400, 500}
-                and "not stopped" not in answer.text.lower()
-                and "is not in the STOPPED" not in answer.text
-            )
-            if answer.is_success or final:
-                break
-            if time.monotonic() > deadline:
-                if path.endswith("/offsets"):
-                    break
-                raise StackError(
-                    f"Kafka Connect does not delete {name}: {answer.text[:300]}", "See: streamlab logs connect"
-                )
-            time.sleep(0.1)
-
-
 def _connectors(names: Sequence[str]) -> None:
-    with httpx.Client(base_url=settings.connect_url()) as client:
+    with ConnectClient(limit=_LIMIT) as client:
         for name in names:
-            delete_connector(client, name)
+            client.delete(name, forget=True)
 
 
 # -- Kafka --------------------------------------------------------------------------------------------
@@ -318,6 +292,7 @@ _DROP = {
     Kind.GROUP: _groups,
     Kind.TOPIC: _topics,
     Kind.TOPIC_PREFIX: _topic_prefixes,
+    Kind.SUBJECT_PREFIX: delete_subjects,
     Kind.SLOT: _slots,
     Kind.PUBLICATION: _publications,
     Kind.SCHEMA: _schemas,

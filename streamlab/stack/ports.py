@@ -45,6 +45,7 @@ PORTS: dict[str, int] = {
     "rabbitmq-distribution": 73,
     "rabbitmq-epmd": 74,
     "registry": 81,
+    "registry-management": 82,
     "connect": 83,
     "flink": 85,
     "flink-sql-gateway": 86,

@@ -1,7 +1,7 @@
 """`streamlab reset`: warm servers, as if they had just been started for the first time.
 
 Only servers that this home started. Everything that users of them made is dropped: databases, schemas, slots,
-topics, groups, connectors. Nothing is restarted.
+topics, groups, connectors, subjects of the schema registry. Nothing is restarted.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import pymysql
 from psycopg import sql
 
 from streamlab import settings
+from streamlab.connect import ConnectClient
 from streamlab.errors import LeasesHeld, NotOurs, NotRunning
 from streamlab.sql import mysql_identifier
 from streamlab.stack import leases
 from streamlab.stack.connect import SETTINGS as CONNECT
 from streamlab.stack.home import Home
 from streamlab.stack.manager import Stack
-from streamlab.stack.objects import delete_connector, delete_groups, delete_topics, drop_slot, kafka_admin
+from streamlab.stack.objects import delete_groups, delete_topics, drop_slot, kafka_admin
 from streamlab.stack.postgres import DATABASE
+from streamlab.stack.registry import delete_subjects
 from streamlab.stack.services import SERVICES
 
 __all__ = ["reset"]
@@ -78,6 +80,7 @@ def reset(
             "postgres": _postgres,
             "mysql": _mysql,
             "kafka": _kafka,
+            "registry": _registry,
         }
         connectors = 0
         if "connect" in running:
@@ -99,12 +102,18 @@ def reset(
 
 
 def _connect() -> int:
-    with httpx.Client(base_url=settings.connect_url(), timeout=15) as client:
-        names: list[str] = client.get("/connectors").raise_for_status().json()
+    with ConnectClient() as client:
+        names = client.names()
         if names:
             with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda name: delete_connector(client, name), names))
+                list(pool.map(lambda name: client.delete(name, forget=True), names))
     return len(names)
+
+
+def _registry(_stack: Stack) -> int:
+    # A rule that somebody has changed is put back to that of the settings.
+    httpx.delete(f"{settings.registry_url()}/config", timeout=15.0).raise_for_status()
+    return delete_subjects([""])
 
 
 def _kafka(_stack: Stack) -> int:

@@ -7,15 +7,16 @@ from streamlab.stack.connect import Connect
 from streamlab.stack.kafka import Kafka
 from streamlab.stack.mysql import MySQL
 from streamlab.stack.postgres import PostgreSQL
+from streamlab.stack.registry import Registry
 from streamlab.stack.service import Service
 
 __all__ = ["DEFAULT", "SERVICES", "known", "waves", "with_needs"]
 
-SERVICES: dict[str, type[Service]] = {cls.name: cls for cls in (PostgreSQL, MySQL, Kafka, Connect)}
+SERVICES: dict[str, type[Service]] = {cls.name: cls for cls in (PostgreSQL, MySQL, Kafka, Connect, Registry)}
 """Every service that `streamlab up NAME` knows."""
 
 DEFAULT = ("postgres", "mysql", "kafka", "connect")
-"""What `streamlab up` starts."""
+"""What `streamlab up` starts. The others are started on demand, by name."""
 
 
 def known(name: str) -> str:

@@ -13,7 +13,7 @@ from streamlab import settings
 from streamlab.stack import external, ports
 from streamlab.stack.home import Home
 from streamlab.stack.process import ProcessRecord
-from streamlab.stack.services import SERVICES
+from streamlab.stack.services import DEFAULT, SERVICES
 
 __all__ = ["ServiceStatus", "State", "status"]
 
@@ -39,7 +39,7 @@ class ServiceStatus:
 
 
 def status(home: Home) -> list[ServiceStatus]:
-    """What is known of every service; needs no lock and changes nothing."""
+    """What is known of every service that is started by default or was asked for; needs no lock, changes nothing."""
     state = home.read()
     rows = []
     # Side by side: each may take as long as a server that does not answer.
@@ -50,6 +50,9 @@ def status(home: Home) -> list[ServiceStatus]:
             rows.append(looked[name].result())
             continue
         entry = state["services"].get(name)
+        if entry is None and name not in DEFAULT:
+            # On demand, and nobody has asked for it.
+            continue
         port = int(state.get("port_base", 0)) + ports.PORTS[name] if "port_base" in state else 0
         record = ProcessRecord(**entry["process"]) if entry and entry.get("process") else None
         process = record.process() if record else None

@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from streamlab import settings
 from streamlab.metrics import ASKED
-from streamlab.stack import SERVICES
+from streamlab.stack import DEFAULT
 
 SERVICE = {
     "name": str,
@@ -51,7 +51,7 @@ def status(home: Path | None = None) -> dict[str, dict[str, Any]]:
 @pytest.mark.integration
 def test_status_tells_what_runs(stack: object) -> None:
     rows = status()
-    assert list(rows) == list(SERVICES)
+    assert list(rows) == list(DEFAULT)
     assert {row["state"] for row in rows.values()} == {"running"}
     assert all(row["pid"] and row["rss_bytes"] > 2**20 and row["ours"] for row in rows.values())
     shown = streamlab("status").stdout
@@ -86,7 +86,7 @@ def test_metrics_are_printed_for_programs(stack: object) -> None:
     assert result.stderr == ""
     document = json.loads(result.stdout)
     assert [(row["service"], row["up"], row["complete"], row["problem"]) for row in document["services"]] == [
-        (name, True, True, "") for name in SERVICES
+        (name, True, True, "") for name in DEFAULT
     ]
     assert [family["name"] for family in document["metrics"]] == [one.name for one in ASKED.values()]
     (binlog,) = next(each["samples"] for each in document["metrics"] if each["name"] == "streamlab_mysql_binlog_bytes")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from streamlab import settings
-from streamlab.stack import connect, kafka, mysql, ports, postgres
+from streamlab.stack import DEFAULT, connect, kafka, mysql, ports, postgres, registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +24,7 @@ IMAGES = {
     "mysql": ("mysql", mysql.VERSION),
     "kafka": ("apache/kafka", kafka.VERSION),
     "connect": ("quay.io/debezium/connect", connect.VERSION),
+    "registry": ("apicurio/apicurio-registry", registry.VERSION),
 }
 # Debezium's image takes these without the prefix; its start script overwrites the prefixed ones.
 UNPREFIXED = {
@@ -141,9 +142,21 @@ def test_connect_has_the_native_settings() -> None:
         assert variable(key, "CONNECT_") not in given
 
 
-@pytest.mark.parametrize(("name", "key"), [("kafka", "KAFKA_HEAP_OPTS"), ("connect", "HEAP_OPTS")])
+def test_registry_has_the_native_settings_and_is_started_on_demand() -> None:
+    given = services()["registry"]["environment"]
+    expected = {re.sub(r"[.-]", "_", key).upper(): value for key, value in registry.SETTINGS.items()}
+    assert {key: given.get(key) for key in expected} == expected
+    assert given["APICURIO_DATASOURCE_URL"] == registry.DATABASE.format(place="/data/registry")
+    assert set(given) - set(expected) == {"APICURIO_DATASOURCE_URL", "JAVA_OPTS_APPEND"}
+    on_demand = {name for name, service in services().items() if service.get("profiles") == [name]}
+    assert on_demand == set(services()) - set(DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("kafka", "KAFKA_HEAP_OPTS"), ("connect", "HEAP_OPTS"), ("registry", "JAVA_OPTS_APPEND")]
+)
 def test_java_has_the_native_heap(name: str, key: str) -> None:
-    native = {"kafka": kafka.Kafka, "connect": connect.Connect}[name]
+    native = {"kafka": kafka.Kafka, "connect": connect.Connect, "registry": registry.Registry}[name]
     assert f"-Xmx{native.heap}" in services()[name]["environment"][key].split()
 
 
@@ -166,6 +179,7 @@ def test_data_lies_in_named_volumes_where_the_images_keep_it() -> None:
         "postgres-data:/var/lib/postgresql",
         "mysql-data:/var/lib/mysql",
         "kafka-data:/var/lib/kafka/data",
+        "registry-data:/data",
     }
     assert {volume.split(":")[0] for volume in data} == set(table["volumes"])
 

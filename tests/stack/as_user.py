@@ -11,7 +11,7 @@ import os
 import pkgutil
 import sys
 
-import streamlab.stack.java
+import streamlab.stack.jars
 
 # What is imported in the middle of the work, by us and by others.
 MODULES = (
@@ -27,7 +27,7 @@ def main() -> None:
             importlib.import_module(f"streamlab.stack.{module.name}")
     for name in MODULES:
         importlib.import_module(name)
-    streamlab.stack.java.pom("kafka")
+    streamlab.stack.jars.pom("kafka")
     uid, gid = int(sys.argv[1]), int(sys.argv[2])
     os.setgroups([])
     os.setgid(gid)

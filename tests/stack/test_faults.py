@@ -24,7 +24,7 @@ from confluent_kafka.admin import NewTopic
 
 from streamlab import settings
 from streamlab.errors import PortTaken
-from streamlab.stack import SERVICES, Home, Outcome, ServiceStatus, Stack, ports
+from streamlab.stack import DEFAULT, SERVICES, Home, Outcome, ServiceStatus, Stack, ports
 from streamlab.stack.namespace import Namespace
 from streamlab.stack.objects import kafka_admin
 from streamlab.stack.process import strays
@@ -70,7 +70,7 @@ def test_up_of_what_runs_starts_nothing(servers: Stack) -> None:
     outcomes = bring_back(servers)
     assert {each.state for each in outcomes.values()} == {"running"}
     assert all(each.version for each in outcomes.values())
-    assert servers.missing(SERVICES) == []
+    assert servers.missing(DEFAULT) == []
 
 
 def test_a_killed_postgres_comes_back_with_what_was_committed(servers: Stack) -> None:
@@ -285,6 +285,6 @@ def test_the_home_has_a_space_and_an_umlaut(servers: Stack) -> None:
     """So every test of this suite shows that paths of that kind work; and none falls back to another place."""
     assert " " in str(servers.home.path)
     assert not str(servers.home.path).isascii()
-    assert {p.name for p in servers.home.path.iterdir()} >= set(SERVICES)
+    assert {p.name for p in servers.home.path.iterdir()} >= set(DEFAULT)
     assert (servers.home.room("mysql") / "s.sock").is_socket()
     assert Path(f"/proc/{rows(servers)['kafka'].pid}/cwd").resolve() == servers.home.path / "kafka"

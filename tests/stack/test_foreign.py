@@ -21,10 +21,11 @@ from confluent_kafka.admin import NewTopic
 from psycopg import sql
 
 from streamlab import settings
+from streamlab.connect import ConnectClient
 from streamlab.errors import NotOurs, StackError
-from streamlab.stack import SERVICES, Home, Stack, external, leases, postgres
+from streamlab.stack import DEFAULT, Home, Stack, external, leases, postgres
 from streamlab.stack.namespace import Namespace, reap
-from streamlab.stack.objects import delete_connector, delete_topics, kafka_admin
+from streamlab.stack.objects import delete_topics, kafka_admin
 from streamlab.stack.reset import reset
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -111,8 +112,10 @@ class Foreign:
         return {kind: names & set(self.names) for kind, names in found.items()}
 
     def remove(self) -> None:
+        with ConnectClient() as client:
+            for name in self.names:
+                client.delete(name, forget=True)
         for name in self.names:
-            delete_connector(self.connect, name)
             schema = sql.Identifier(name)
             self.postgres.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(schema))
             self.postgres.execute(
@@ -218,12 +221,12 @@ def test_what_was_written_down_for_another_server_is_left(
 def test_nothing_is_started_and_nothing_stopped(given: Path) -> None:
     stack = Stack()
     outcomes = stack.up()
-    assert {each.service: (each.state, each.error) for each in outcomes} == dict.fromkeys(SERVICES, ("foreign", None))
+    assert {each.service: (each.state, each.error) for each in outcomes} == dict.fromkeys(DEFAULT, ("foreign", None))
     assert not given.exists()
-    assert stack.missing(SERVICES) == []
+    assert stack.missing(DEFAULT) == []
     rows = stack.status()
     assert {row.name: (row.state, row.ours, row.pid) for row in rows} == dict.fromkeys(
-        SERVICES, ("foreign", False, None)
+        DEFAULT, ("foreign", False, None)
     )
     assert stack.down() == []
     assert {row.state for row in stack.status()} == {"foreign"}
@@ -273,7 +276,7 @@ def test_a_server_that_is_too_old_is_refused_with_its_version(
     assert row.state == "unreachable"
 
 
-@pytest.mark.parametrize("service", sorted(SERVICES))
+@pytest.mark.parametrize("service", sorted(settings.VARIABLES))
 def test_a_server_that_does_not_answer_is_named_by_its_variable_and_without_its_password(
     service: str, given: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +285,7 @@ def test_a_server_that_does_not_answer_is_named_by_its_variable_and_without_its_
         "mysql": "mysql://me:s3cret@127.0.0.1:1/x",
         "kafka": "127.0.0.1:1",
         "connect": "http://127.0.0.1:1",
+        "registry": "http://127.0.0.1:1",
     }[service]
     monkeypatch.setenv(settings.VARIABLES[service], address)
     monkeypatch.setattr(external, "_LIMIT", 1)

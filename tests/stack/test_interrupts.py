@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from streamlab.stack import SERVICES, Home, Stack
+from streamlab.stack import DEFAULT, SERVICES, Home, Stack
 from streamlab.stack.process import strays
 
 pytestmark = [pytest.mark.integration, pytest.mark.acceptance, pytest.mark.timeout(180)]
@@ -117,7 +117,7 @@ def test_a_killed_up_leaves_nothing_that_the_next_command_does_not_know(another_
         # One of each: none of those before runs beside it, as a server or as a tool.
         assert [process.pid for process in strays(home.path / name, home.user)] == [row.pid]
     Up().until("begin").signal(signal.SIGKILL)
-    assert sorted(Stack(home).down(purge=True)) == sorted(SERVICES)
+    assert sorted(Stack(home).down(purge=True)) == sorted(DEFAULT)
     assert left(home) == []
     Up().until("kafka starting").signal(signal.SIGKILL, 0.05)
     Stack(home).down(purge=True)

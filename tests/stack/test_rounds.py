@@ -22,7 +22,7 @@ import pytest
 
 from streamlab import settings
 from streamlab.lab import kernel, lesson
-from streamlab.stack import SERVICES, Home, Stack, leases
+from streamlab.stack import DEFAULT, Home, Stack, leases
 from streamlab.stack.namespace import Namespace
 
 pytestmark = [
@@ -53,7 +53,7 @@ def test_servers_killed_in_every_combination_lose_nothing_that_was_committed(sta
             with pymysql.connect(**settings.mysql_address("app").arguments(), autocommit=True) as mysql:
                 with mysql.cursor() as cursor:
                     cursor.execute(f"INSERT INTO {database}.kept VALUES (%s)", (number,))
-            victims = draw.sample(list(SERVICES), draw.randint(1, len(SERVICES)))
+            victims = draw.sample(list(DEFAULT), draw.randint(1, len(DEFAULT)))
             for row in stack.status():
                 if row.name in victims and row.pid is not None:
                     psutil.Process(row.pid).kill()
@@ -61,7 +61,7 @@ def test_servers_killed_in_every_combination_lose_nothing_that_was_committed(sta
             outcomes = stack.up()
             slowest = max(slowest, time.monotonic() - begin)
             assert [str(each.error) for each in outcomes if each.error] == []
-            assert stack.missing(SERVICES) == []
+            assert stack.missing(DEFAULT) == []
             with psycopg.connect(settings.postgres_dsn("app")) as postgres:
                 assert postgres.execute(f"SELECT count(*) FROM {schema}.kept").fetchone() == (number + 1,)
             with pymysql.connect(**settings.mysql_address("app").arguments()) as mysql, mysql.cursor() as cursor:

@@ -13,7 +13,7 @@ import pymysql
 import pytest
 
 from streamlab import settings
-from streamlab.stack import SERVICES, Stack
+from streamlab.stack import DEFAULT, Stack
 from streamlab.stack.namespace import Namespace
 
 pytestmark = pytest.mark.integration
@@ -45,7 +45,7 @@ def test_no_password_on_a_command_line_or_in_an_environment(stack: Stack) -> Non
             continue
         seen += 1
         assert not any(secret in text for secret in known), process
-    assert seen > len(SERVICES)
+    assert seen > len(DEFAULT)
 
 
 def test_passwords_stand_in_private_files_alone(stack: Stack) -> None:
@@ -53,7 +53,7 @@ def test_passwords_stand_in_private_files_alone(stack: Stack) -> None:
     known = [secret.encode() for secret in secrets(stack)]
     allowed = {stack.home.secrets, stack.home.path / "connect" / "secrets"}
     files = [path for path in stack.home.path.rglob("*") if path.is_file()]
-    assert {stack.home.path / name / "log" for name in SERVICES} <= set(files)
+    assert {stack.home.path / name / "log" for name in DEFAULT} <= set(files)
     for path in files:
         data = path.read_bytes()
         if any(secret in data for secret in known):
@@ -96,7 +96,7 @@ def test_output_and_reprs_show_no_password(stack: Stack) -> None:
         for arguments in (["status", "--json"], ["doctor"], ["up"], ["logs", "connect"])
     ]
     answers = [command.communicate(timeout=60)[0] for command in commands]
-    assert len(json.loads(answers[0])["services"]) == len(SERVICES)
+    assert len(json.loads(answers[0])["services"]) == len(DEFAULT)
     shown += answers
     assert not any(secret in text for secret in known for text in shown)
 

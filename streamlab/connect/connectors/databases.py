@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from streamlab import settings
-from streamlab.connect.connectors.common import Connector, Snapshot, milliseconds, switch, topics
+from streamlab.connect.connectors.common import Connector, Format, Snapshot, milliseconds, switch, topics
 
 __all__ = ["MySQLSource", "PostgreSQLSource", "mysql_source"]
 
@@ -64,6 +64,9 @@ class _DatabaseSource(Connector):
             "poll.interval.ms": milliseconds(self.poll),
             **topics(self.partitions),
         }
+        if Format.AVRO in {self.key_format, self.value_format}:
+            # Avro takes letters, digits and underscores in names; a name of a table may hold anything.
+            made |= {"schema.name.adjustment.mode": "avro", "field.name.adjustment.mode": "avro"}
         if self.times:
             made["time.precision.mode"] = self.times
         if self.heartbeat:
