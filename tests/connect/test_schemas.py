@@ -1,4 +1,4 @@
-"""Records with schemas in the registry: Avro through Kafka Connect, Avro and Protobuf through Confluent's serializers."""
+"""Records with schemas in the registry: Avro through Connect, Avro and Protobuf through Confluent's serializers."""
 
 from __future__ import annotations
 
