@@ -13,7 +13,7 @@ Source: PostgreSQL's manual, "Logical Decoding" and "Streaming Replication Proto
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,7 @@ from streamlab.cdc.position import LSN
 from streamlab.cdc.preflight import Facts, check
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.session import CDCSession
+from streamlab.cdc.transaction import Transaction
 from streamlab.errors import SettingsError, SlotMissing, SlotUnusable
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ class PostgreSQLCDC(BulkReader):
         Rows of a snapshot are not in it, for they are not in the log.
     tap : Taker, optional
         Gets the messages as they are received, before they are decoded: `streamlab.lab.Inspector` is one.
+    messages : bool or collection of str
+        Whether transactions are handed out that hold logical messages and nothing else, or the prefixes of those that
+        are. The server sends every program's to each reader of its database. Beside rows messages come in any case.
     """
 
     @staticmethod
@@ -184,8 +188,13 @@ class PostgreSQLCDC(BulkReader):
         def facts(connection: psycopg.Connection[Any]) -> Facts:
             return slots.gather(connection, publication=self.publication, slot=self.slot_name, tables=[table])
 
+        def stream() -> Iterator[Transaction]:
+            transactions = self.transactions()
+            self._chunked = self._iteration
+            return transactions
+
         reader = ChunkReader(self._ordinary, facts, self.publication, self._catalog.types, chunk_rows)
-        return ChunkedSnapshot(self.transactions, reader, resume=resume, retry=self._reconnect, stopping=self._stopping)
+        return ChunkedSnapshot(stream, reader, resume=resume, retry=self._reconnect, stopping=self._stopping)
 
     # -- setting up -------------------------------------------------------------------------------
 

@@ -61,6 +61,8 @@ class StreamReader(Connected[H]):
         The decoder, if it keeps back what is complete.
     count, whole : callable
         Tells the changes of what is handed out, by operation; and how many transactions some of it holds.
+    wanted : callable
+        Whether something is handed out; else it counts as read.
     resumable : bool
         Whether the slot outlives its connection. Of one that does not, what was handed out and not acknowledged is kept
         here, to come again.
@@ -82,6 +84,7 @@ class StreamReader(Connected[H]):
         gathering: Gathering[H] | None = None,
         count: Callable[[H, Callable[[Mapping[str, int]], None]], None] = tally,
         whole: Callable[[list[H]], int] = len,
+        wanted: Callable[[H], bool] = has_changes,
         resumable: bool = True,
         takers: list[Taker] | None = None,
         first: RetryPolicy = FIRST,
@@ -96,6 +99,7 @@ class StreamReader(Connected[H]):
         self._gathering = gathering
         self._count = count
         self._whole = whole
+        self._wanted = wanted
         self._held: deque[H] = deque()
         self.part: H | None = None
         """What was handed out last, while that is a part of a transaction whose rest is still to come."""
@@ -191,10 +195,10 @@ class StreamReader(Connected[H]):
                 self.books.hand_out(end)
             elif not (wanted := self.books.wants(end)):
                 pass
-            elif has_changes(transaction):
+            elif self._wanted(transaction):
                 self.books.hand_out(end)
             else:
-                # Nothing in it for us (before version 15): as if the server had only said how far it is.
+                # Nothing in it for us (before version 15, or messages): as if the server had only said how far it is.
                 self.books.keepalive(end)
                 wanted = False
             self._settle()

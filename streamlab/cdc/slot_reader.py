@@ -7,18 +7,20 @@ import re
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from streamlab.cdc import arguments, slots
 from streamlab.cdc.acknowledgement import Bookkeeping
+from streamlab.cdc.asked import AskedFor
 from streamlab.cdc.catalog import CatalogTypes
 from streamlab.cdc.connected import RECONNECT
 from streamlab.cdc.decoding import Ended, StreamDecoder, Taker
 from streamlab.cdc.followed import Followed
 from streamlab.cdc.handling import Handlers
+from streamlab.cdc.incremental import PREFIX
 from streamlab.cdc.pgoutput import Decoder
 from streamlab.cdc.position import LSN, Position
 from streamlab.cdc.preflight import Facts, check
@@ -72,6 +74,7 @@ class SlotReader(Followed):
         spill: Path | None = None,
         record: Path | str | None = None,
         tap: Taker | None = None,
+        messages: bool | Collection[str] = False,
     ) -> None:
         _check_names(dsn, slot_name, publication, setup_dsn)
         arguments.names("tables", tables)
@@ -98,6 +101,9 @@ class SlotReader(Followed):
         self._recorder: Recorder | None = None
         self._questions = SlotQuestions(self._ordinary, slot_name)
         self._takers: list[Taker] = [] if tap is None else [tap]
+        self._asked_for = AskedFor(messages, lambda: PREFIX if self._chunked == self._iteration else None)
+        self._chunked = -1
+        """The iteration that reads chunks: their watermarks are messages."""
         self._events = self._stream_reader(self._decoder(protocol))
         self._reader: StreamReader[Any] = self._events
         """What reads now: of events, or of frames."""
@@ -141,6 +147,7 @@ class SlotReader(Followed):
             resumable=self.resumable,
             reconnect=self._reconnect,
             takers=self._takers,
+            wanted=self._asked_for,
             **options,
         )
 

@@ -263,7 +263,7 @@ class Explorer:
         CannotCapture
             Something is in the way; the message says what to do.
         """
-        return PostgreSQLCDC.session(self.dsn, publication=self.publication(), **options)
+        return PostgreSQLCDC.session(self.dsn, publication=self.publication(), **{"messages": True, **options})
 
     def traffic(self, rate: float = 200.0) -> AbstractContextManager[Any]:
         """In the stack's own shop, customers who buy for the length of a block; elsewhere nothing.

@@ -94,7 +94,7 @@ class Replica:
         """Apply batches until the end, or `until` of them; whether it was the end."""
         held = Checkpoint("replica", schema=self.schema).acquire(self.connection)
         with PostgreSQLCDC(
-            settings.postgres_dsn("cdc"), publication, slot, resume_after=held.position, **options
+            settings.postgres_dsn("cdc"), publication, slot, resume_after=held.position, messages=True, **options
         ) as cdc:
             for number, batch in enumerate(cdc.batches(max_rows=5000, max_wait=0.2), 1):
                 with self.connection.transaction():

@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -107,6 +108,82 @@ def test_logical_messages_truncations_and_several_tables_come(shop: Shop) -> Non
         Operation.TRUNCATE,
     ]
     assert next(each.new_data["content"] for each in transaction if each.operation is Operation.MESSAGE) == b"within"
+
+
+def messages_of(transactions: Iterable[Transaction]) -> list[str]:
+    """What each transaction holds: the keys of rows, and messages by their content."""
+    return [
+        " ".join(str(each.new_data.get("id", each.new_data.get("content", b"").decode())) for each in transaction)
+        for transaction in transactions
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen"),
+    [
+        (False, ["1 a", "2"]),
+        (["theirs"], ["1 a", "c", "d b", "2"]),
+        (True, ["1 a", "b", "c", "d b", "e", "2"]),
+    ],
+)
+@pytest.mark.parametrize("eager", [4 << 20, 1])
+def test_messages_alone_come_where_they_were_asked_for(shop: Shop, asked: Any, seen: list[str], eager: int) -> None:
+    cdc = shop.reader(messages=asked)
+    cdc._events._decoder._spill.eager = eager  # type: ignore[attr-defined]
+
+    def emit(prefix: str, content: str, *, transactional: bool = True) -> None:
+        shop.app.execute("SELECT pg_logical_emit_message(%s, %s, %s)", [transactional, prefix, content])
+
+    with shop.app.transaction():
+        shop.app.execute("INSERT INTO orders VALUES (1)")
+        emit("ours", "a")
+    emit("ours", "b")
+    emit("theirs", "c", transactional=False)
+    with shop.app.transaction():
+        emit("theirs", "d")
+        emit("ours", "b")
+    emit("ours", "e", transactional=False)
+    shop.app.execute("INSERT INTO orders VALUES (2)")
+    found = list(cdc.transactions(until=cdc.written()))
+    assert messages_of(found) == seen
+    assert messages_of(cdc.transactions(until=cdc.written())) == seen, "they come again, the same"
+    cdc.acknowledge(found[0])
+    assert messages_of(cdc.transactions(until=cdc.written())) == seen[1:]
+    cdc.acknowledge(found[-1])
+    emit("ours", "f")
+    written = cdc.written()
+    assert messages_of(cdc.transactions(until=written)) == (["f"] if asked is True else [])
+    if asked is not True:
+        # A slot whose log holds nothing else does not stand still.
+        cdc.flush()
+        confirmed = cdc.positions().confirmed
+        assert confirmed is not None
+        assert confirmed >= written
+
+
+@pytest.mark.parametrize("backlog", [None, 0])
+def test_messages_alone_make_no_batch_of_frames(shop: Shop, backlog: int | None) -> None:
+    cdc = shop.reader()
+    shop.app.execute("SELECT pg_logical_emit_message(true, 'theirs', 'a')")
+    assert list(cdc.frames(until=cdc.written(), backlog=backlog, max_wait=0.01)) == []
+    shop.insert(1)
+    (batch,) = cdc.frames(until=1, backlog=backlog, max_wait=0.01)
+    assert batch.of("orders", shop.schema)["id"].to_list() == [1]
+    asking = shop.reader(slot_name=shop.namespace.slot("other"), messages=["theirs"])
+    shop.app.execute("SELECT pg_logical_emit_message(true, 'theirs', 'a')")
+    (batch,) = asking.frames(until=1, backlog=backlog, max_wait=0.01)
+    assert batch.of("", "")["prefix"].to_list() == ["theirs"]
+
+
+def test_another_readers_watermarks_are_no_transactions(shop: Shop) -> None:
+    shop.insert(1, 2, 3)
+    other = shop.reader(slot_name=shop.namespace.slot("other"))
+    cdc = shop.reader()
+    marked = list(cdc.snapshot_chunks(shop.orders, chunk_rows=1))
+    assert len(marked) == 6
+    assert list(other.transactions(until=other.written())) == []
+    # Its own, too, once the snapshot is over.
+    assert list(cdc.transactions(until=cdc.written())) == []
 
 
 @pytest.mark.parametrize(("protocol", "binary"), [(1, True), (2, False), (3, False), (4, True)])

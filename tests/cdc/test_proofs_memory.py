@@ -34,7 +34,7 @@ from streamlab.cdc import PostgreSQLCDC
 
 publication, slot, end, leaks = json.loads(sys.argv[1])
 me, kept, changes, said = psutil.Process(), [], 0, time.monotonic()
-with PostgreSQLCDC(settings.postgres_dsn("cdc"), publication, slot) as cdc:
+with PostgreSQLCDC(settings.postgres_dsn("cdc"), publication, slot, messages=True) as cdc:
     for transaction in cdc.transactions():
         for event in transaction:
             changes += 1
