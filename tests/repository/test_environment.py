@@ -23,7 +23,7 @@ from streamlab.stack import mysql, postgres
 ROOT = Path(__file__).parents[2]
 
 # conda-forge's name -> the name in pyproject.toml, where they differ by more than spelling.
-CONDA_NAMES = {"python-confluent-kafka": "confluent-kafka", "playwright-python": "playwright"}
+CONDA_NAMES = {"playwright-python": "playwright"}
 # conda-forge has no extras: what stands there for an extra, and what the lock has for it.
 EXTRAS = {
     ("psycopg", "binary"): ("psycopg-c", "psycopg-binary"),
@@ -40,20 +40,22 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def direct() -> dict[str, Requirement]:
-    """Every package that pyproject.toml asks for: itself, its extras and the dev group."""
+def asked() -> list[tuple[str, Requirement]]:
+    """Everything that pyproject.toml asks for: itself, its extras and the dev group."""
     table = project()
     texts = [
         *table["project"]["dependencies"],
         *(text for extra in table["project"]["optional-dependencies"].values() for text in extra),
         *table["dependency-groups"]["dev"],
     ]
+    requirements = [Requirement(text) for text in texts]
+    return [(canonicalize_name(each.name), each) for each in requirements if each.name != "streamlab"]
+
+
+def direct() -> dict[str, Requirement]:
+    """Every package that pyproject.toml asks for, once."""
     found: dict[str, Requirement] = {}
-    for text in texts:
-        requirement = Requirement(text)
-        name = canonicalize_name(requirement.name)
-        if name == "streamlab":
-            continue
+    for name, requirement in asked():
         known = found.setdefault(name, requirement)
         assert known.specifier == requirement.specifier, f"{name} is asked for with two different bounds"
     return found
@@ -126,8 +128,16 @@ def test_environment_and_pyproject_have_the_same_bounds() -> None:
 
 
 def test_each_extra_of_a_driver_has_its_stand_in() -> None:
-    used = {(name, extra) for name, requirement in direct().items() for extra in requirement.extras} - EMPTY_EXTRAS
-    assert used == set(EXTRAS)
+    used = {(name, extra) for name, requirement in asked() for extra in requirement.extras} - EMPTY_EXTRAS
+    # What comes through pip brings its extras itself.
+    through_pip = {
+        (name, extra)
+        for name, requirement in python_of_environment().items()
+        for extra in requirement.extras
+        if str(requirement) in from_pip()
+    }
+    assert used - through_pip == set(EXTRAS)
+    assert through_pip <= used
     for in_conda, in_lock in EXTRAS.values():
         assert in_conda in {name_of(text) for text in conda()}
         assert in_lock in locked()
