@@ -14,7 +14,7 @@ STREAMLAB_PORT_BASE         first port of the home's block of a hundred
 STREAMLAB_POSTGRES_DSN      libpq connection string or URI of a PostgreSQL of your own
 STREAMLAB_MYSQL_DSN         mysql://user:password@host:port/database of a MySQL of your own
 STREAMLAB_KAFKA_BOOTSTRAP   host:port of a Kafka of your own
-STREAMLAB_CONNECT_URL       http://host:port of a Kafka Connect of your own
+STREAMLAB_CONNECT_URL       http://host:port of a Kafka Connect of your own; several workers with commas
 STREAMLAB_REGISTRY_URL      http://host:port of an Apicurio Registry of your own
 STREAMLAB_CONNECT_MYSQL_PASSWORD, STREAMLAB_CONNECT_POSTGRES_PASSWORD
                             how that Kafka Connect finds a password: ``${env:NAME}``, ``${file:...}``
@@ -35,6 +35,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from streamlab.errors import NotRunning, SettingsError, UnusableState
 
 __all__ = [
+    "CONNECT_WORKERS",
     "STATE_FORMAT",
     "Dsn",
     "MySQLAddress",
@@ -42,6 +43,7 @@ __all__ = [
     "cache",
     "connect_secret",
     "connect_url",
+    "connect_urls",
     "default_home",
     "flag",
     "given",
@@ -51,6 +53,7 @@ __all__ = [
     "postgres_dsn",
     "registry_url",
     "stack_state",
+    "standalone_url",
 ]
 
 Role = Literal["admin", "app", "cdc", "reader"]
@@ -66,6 +69,9 @@ VARIABLES = {
     "connect": "STREAMLAB_CONNECT_URL",
     "registry": "STREAMLAB_REGISTRY_URL",
 }
+
+CONNECT_WORKERS = ("connect", "connect-2", "connect-3")
+"""The services that are workers of one group of Kafka Connect."""
 
 _PASSWORD = re.compile(
     r"(?P<uri>(?<=://)(?P<user>[^:/@\s]*):[^@\s]*(?=@))|(?P<pair>\bpassword\s*=\s*('(?:[^'\\]|\\.)*'|\S+))|(?P<query>(?<=[?&])password=[^&\s]*)"
@@ -279,7 +285,8 @@ def _service(name: str) -> dict[str, Any]:
     entry = stack_state().get("services", {}).get(name)
     if not entry:
         raise NotRunning(
-            f"No address is known for {name}.", f"Start it: streamlab up {name}; or set {VARIABLES[name]}."
+            f"No address is known for {name}.",
+            f"Start it: streamlab up {name}" + (f"; or set {VARIABLES[name]}." if name in VARIABLES else ""),
         )
     return dict(entry["address"])
 
@@ -326,10 +333,22 @@ def kafka_bootstrap() -> str:
 
 
 def connect_url() -> str:
-    """Base URL of Kafka Connect's REST interface, without a trailing slash."""
+    """Base URL of the REST interface of Kafka Connect's first worker, without a trailing slash."""
+    return connect_urls()[0]
+
+
+def connect_urls() -> list[str]:
+    """The same for every worker of the group: each answers for all."""
     if text := os.environ.get(VARIABLES["connect"]):
-        return text.rstrip("/")
-    address = _service("connect")
+        return [part.strip().rstrip("/") for part in text.split(",")]
+    started = stack_state().get("services", {})
+    names = [name for name in CONNECT_WORKERS if started.get(name)] or ["connect"]
+    return [f"http://{address['host']}:{address['port']}" for address in map(_service, names)]
+
+
+def standalone_url() -> str:
+    """Base URL of the REST interface of the standalone worker, without a trailing slash."""
+    address = _service("connect-standalone")
     return f"http://{address['host']}:{address['port']}"
 
 
@@ -363,7 +382,10 @@ def connect_secret(service: str, role: Role = "cdc") -> str:
         The worker is the user's own, and the variable is not set.
     """
     if not given("connect"):
-        directory = _service("connect")["secrets"]
+        started = stack_state().get("services", {})
+        # All workers of a home read one directory.
+        worker = next((name for name in (*CONNECT_WORKERS, "connect-standalone") if started.get(name)), "connect")
+        directory = _service(worker)["secrets"]
         name = service if role == "cdc" else f"{service}-{role}"
         return f"${{file:{directory}/{name}.properties:password}}"
     variable = f"STREAMLAB_CONNECT_{service.upper()}_PASSWORD"

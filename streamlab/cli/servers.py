@@ -50,23 +50,27 @@ def _known(services: list[str] | None) -> list[str] | None:
     return services or None
 
 
-def start(services: list[str] | None = None, out: Console = console) -> bool:
-    """Start services with progress; whether all of them serve now."""
+def start(services: list[str] | None = None, out: Console = console, *, workers: int = 1) -> bool:
+    """Start services with progress, with so many workers of Kafka Connect; whether all of them serve now."""
     from streamlab.stack import DEFAULT, Stack
+    from streamlab.stack.services import with_workers
 
     begin = time.monotonic()
     services = _known(services)
+    if workers != 1:
+        services = with_workers(services or list(DEFAULT), workers)
     with progress(services or DEFAULT) as listener:
         outcomes = Stack().up(services, listener)
+    width = max((len(outcome.service) for outcome in outcomes), default=0)
     for outcome in outcomes:
         mark, colour = ("✗", "red") if outcome.state == "failed" else ("✓", "green")
         text = {
             "started": f"started in {seconds(outcome.seconds)}",
             "running": "was running",
-            "foreign": f"your own server ({settings.VARIABLES[outcome.service]})",
+            "foreign": f"your own server ({settings.VARIABLES.get(outcome.service)})",
             "failed": "failed",
         }[outcome.state]
-        out.print(Text.assemble((mark, colour), f" {outcome.service:<9} {outcome.version:<10} {text}"))
+        out.print(Text.assemble((mark, colour), f" {outcome.service:<{max(9, width)}} {outcome.version:<10} {text}"))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         assert outcome.error is not None  # noqa: S101 - filtered above
@@ -76,9 +80,14 @@ def start(services: list[str] | None = None, out: Console = console) -> bool:
     return not failed
 
 
-def up(services: Annotated[list[str] | None, typer.Argument(help="Services; all by default.")] = None) -> None:
+def up(
+    services: Annotated[
+        list[str] | None, typer.Argument(help="Services; by default those that are not started on demand alone.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", help="How many workers Kafka Connect has: 1 to 3.")] = 1,
+) -> None:
     """Start the servers and wait until they serve."""
-    if not start(services):
+    if not start(services, workers=workers):
         raise typer.Exit(1)
 
 

@@ -1,10 +1,14 @@
-"""HTTP to a Connect worker: what passes by itself is waited out, what does not becomes an error with a next step.
+"""HTTP to the workers of Kafka Connect: what passes by itself is waited out, what does not becomes an error.
 
 A worker answers 409 while its group rebalances, 503 while it starts, and 500 "Request timed out" or "can be safely
-retried" where it could not get at what it needs in time; its first answers after a start may take more than five
-seconds. All of these are repeated until a limit; every request of this package may be repeated, because each one says
-what shall be true afterwards. A 404 is repeated only where the caller knows that the thing was made a moment ago:
-a worker learns of new connectors from a topic.
+retried" where it could not get at what it needs in time, or "IO Error" where it could not forward a request to the
+worker that leads the group; its first answers after a start may take more than five seconds. All of these are repeated
+until a limit; every request of this package may be repeated, because each one says what shall be true afterwards. A
+404 is repeated only where the caller knows that the thing was made a moment ago: a worker learns of new connectors from
+a topic.
+
+Every worker of a group answers for all of it. One that nobody answers for, or that does not answer in time, is passed
+over for the next one.
 
 Source: Kafka's documentation, "Kafka Connect", section "REST API" (KIP-26, KIP-745, KIP-875, KIP-1017).
 """
@@ -12,6 +16,7 @@ Source: Kafka's documentation, "Kafka Connect", section "REST API" (KIP-26, KIP-
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -21,10 +26,15 @@ from streamlab.errors import ConnectError
 
 __all__ = ["Rest", "path", "reason"]
 
-_PASSING = ("timed out", "can be safely retried", "rebalanc", "failed to start up yet", "still be running")
+_PASSING = (
+    "timed out", "can be safely retried", "rebalanc", "failed to start up yet", "still be running",
+    "io error trying to forward",
+)  # fmt: skip
 _PAUSE = 0.1
 _LONGEST = 20.0
 """Seconds that one request may take; a first one just after a start takes more than five."""
+_OTHERS = 8.0
+"""The same, where there are other workers that can be asked instead."""
 
 
 def path(*parts: str) -> str:
@@ -42,20 +52,22 @@ def reason(answer: httpx.Response) -> str:
 
 
 class Rest:
-    """Requests to one worker. Threads may share it.
+    """Requests to the workers of one group. Threads may share it.
 
     Parameters
     ----------
-    url : str
-        Base URL of the worker.
+    url : str or sequence of str
+        Base URL of a worker, or of several.
     limit : float
         Seconds for which a request is repeated.
     """
 
-    def __init__(self, url: str, *, limit: float = 30.0) -> None:
-        self.url = url
+    def __init__(self, url: str | Sequence[str], *, limit: float = 30.0) -> None:
+        self.urls = (url,) if isinstance(url, str) else tuple(url)
         self._limit = limit
-        self._http = httpx.Client(base_url=url, timeout=_LONGEST)
+        self._http = httpx.Client(timeout=_LONGEST if len(self.urls) == 1 else _OTHERS)
+        # The worker that is asked: the one that answered last. Which one a thread sees is of no matter.
+        self._turn = 0
 
     def close(self) -> None:
         """Close the connections."""
@@ -64,7 +76,7 @@ class Rest:
     def request(
         self, method: str, path: str, *, limit: float | None = None, young: bool = False, **options: Any
     ) -> httpx.Response:
-        """The answer to a request, once the worker's passing refusals are over.
+        """The answer to a request, once the workers' passing refusals are over.
 
         Parameters
         ----------
@@ -82,14 +94,18 @@ class Rest:
         """
         deadline = time.monotonic() + (self._limit if limit is None else limit)
         while True:
+            turn = self._turn
+            url = self.urls[turn % len(self.urls)]
             try:
-                answer = self._http.request(method, path, **options)
+                answer = self._http.request(method, url + path, **options)
                 if not _passing(answer, young) or time.monotonic() > deadline:
                     return answer
             except httpx.TransportError as error:
+                self._turn = turn + 1
                 if time.monotonic() > deadline:
                     raise ConnectError(
-                        f"Kafka Connect at {self.url} does not answer: {error}.", "Run: streamlab up connect"
+                        f"Kafka Connect at {', '.join(self.urls)} does not answer: {error}.",
+                        "Run: streamlab up connect",
                     ) from error
             time.sleep(_PAUSE)
 

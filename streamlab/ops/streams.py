@@ -103,7 +103,7 @@ def look(services: Iterable[str], *, limit: float = LIMIT) -> Streams:
     threads = {"figures": ask("figures", lambda: ServersCollector(asked, limit=limit).ask().answers)}
     if "kafka" in running:
         threads["kafka"] = ask("kafka", _topics)
-    if "connect" in running:
+    if running & set(settings.CONNECT_WORKERS):
         threads["connect"] = ask("connect", _connectors)
     for name, thread in threads.items():
         thread.join(max(0.0, deadline - time.monotonic()) + (0.2 if name == "figures" else 0.0))

@@ -1,4 +1,8 @@
-"""Kafka Connect: one distributed worker with the Debezium plugins.
+"""Kafka Connect: distributed workers with the Debezium plugins, one by default and up to three.
+
+Workers are a group: they share connectors, offsets and states in topics, and divide the tasks among them. When one
+is gone, the group gives its tasks to the others: after the session of 10 s that it had with the broker, and the 2 s for
+which it might come back (``scheduled.rebalance.max.delay.ms``, KIP-415).
 
 Passwords never stand in a connector's configuration: it names them through a config provider
 (``${file:<path>:password}``), and the provider is allowed to read one directory alone.
@@ -21,7 +25,7 @@ from streamlab.stack.jars import converters, entry_name, plugins, pom_version
 from streamlab.stack.jvm import JVMService, property_file
 from streamlab.stack.process import ProcessRecord, server_environment, spawn
 
-__all__ = ["SETTINGS", "VERSION", "Connect"]
+__all__ = ["SETTINGS", "VERSION", "Connect", "Connect2", "Connect3"]
 
 VERSION = "3.6.0.Final"
 
@@ -47,12 +51,14 @@ SETTINGS: dict[str, str] = {
 
 
 class Connect(JVMService):
-    """The Connect worker of a home."""
+    """The first Connect worker of a home."""
 
     name: ClassVar[str] = "connect"
     title: ClassVar[str] = "Kafka Connect"
     after: ClassVar[tuple[str, ...]] = ("kafka",)
     start_limit: ClassVar[float] = 90.0
+    archived_as: ClassVar[str] = "connect"
+    main: ClassVar[str] = "org.apache.kafka.connect.cli.ConnectDistributed"
 
     _plugins: tuple[Path, ...]
 
@@ -68,13 +74,13 @@ class Connect(JVMService):
 
     @property
     def secrets(self) -> Path:
-        """The only directory that the worker's config provider may read."""
-        return self.room / "secrets"
+        """The only directory that config providers may read; one for all workers, since a task may move."""
+        return self.home.room(Connect.name) / "secrets"
 
     def _configure(self) -> None:
-        if not self.secrets.exists():
-            self.secrets.mkdir(mode=0o700)
-            self.home.user.own(self.secrets)
+        # Several workers may be starting.
+        self.secrets.mkdir(mode=0o700, exist_ok=True)
+        self.home.user.own(self.secrets)
         # Who captures, and who writes: a sink into PostgreSQL.
         passwords = {
             "postgres": (postgres.ROLES["cdc"], self._password("postgres", "cdc")),
@@ -85,8 +91,7 @@ class Connect(JVMService):
             values = {"user": user, "password": password}
             write_private(self.secrets / f"{name}.properties", property_file(values), self.home.user)
         values = {
-            **SETTINGS,
-            **self._broker(),
+            **self._settings(),
             "listeners": f"http://{ports.HOST}:{self.port}",
             "rest.advertised.host.name": ports.HOST,
             "plugin.path": ",".join(str(each) for each in self._plugins),
@@ -95,6 +100,9 @@ class Connect(JVMService):
             "config.providers.file.param.allowed.paths": str(self.secrets),
         }
         write_private(self.room / "worker.properties", property_file(values), self.home.user)
+
+    def _settings(self) -> dict[str, str]:
+        return {**SETTINGS, **self._broker()}
 
     def _broker(self) -> dict[str, str]:
         """Our broker; or the user's own, on which the worker's topics and group carry the name of this home."""
@@ -121,8 +129,9 @@ class Connect(JVMService):
         configuration = self.room / "worker.properties"
         _, record = spawn(
             self.command(
-                "org.apache.kafka.connect.cli.ConnectDistributed",
+                self.main,
                 str(configuration),
+                *self._arguments(),
                 options=["-Xms96m", *self.archive_options()],
             ),
             log=self.log,
@@ -132,6 +141,10 @@ class Connect(JVMService):
             room=self.room,
         )
         return record
+
+    def _arguments(self) -> list[str]:
+        """What stands behind the worker's configuration on its command line."""
+        return []
 
     def ready(self) -> bool:
         """Whether the worker has joined its group: only then it lists connectors."""
@@ -147,3 +160,19 @@ class Connect(JVMService):
     def address(self) -> dict[str, Any]:
         """Host and port of the REST interface, and the directory that the config provider may read."""
         return {"host": ports.HOST, "port": self.port, "secrets": str(self.secrets)}
+
+
+class Connect2(Connect):
+    """A second worker of the same group. On demand, as the third."""
+
+    name: ClassVar[str] = "connect-2"
+    title: ClassVar[str] = "Kafka Connect, worker 2"
+    after: ClassVar[tuple[str, ...]] = ("kafka", "connect")
+
+
+class Connect3(Connect):
+    """A third worker of the same group."""
+
+    name: ClassVar[str] = "connect-3"
+    title: ClassVar[str] = "Kafka Connect, worker 3"
+    after: ClassVar[tuple[str, ...]] = ("kafka", "connect")

@@ -59,6 +59,8 @@ class JVMService(Service):
 
     heap: ClassVar[str] = "384m"
     minimum_java: ClassVar[int] = MINIMUM_JAVA
+    archived_as: ClassVar[str] = ""
+    """Whose archive of classes it uses, where that is not its own."""
 
     _java: Path
     _java_version = ""
@@ -87,8 +89,9 @@ class JVMService(Service):
 
         It lies in the cache, for every home; in the service's room where the cache cannot be written.
         """
-        text = f"{self.name} {self._java.resolve()} {self._java_version} {self._jars}"
-        name = f"{self.name}-{hashlib.new(_ALGORITHM, text.encode()).hexdigest()[:12]}.jsa"
+        owner = self.archived_as or self.name
+        text = f"{owner} {self._java.resolve()} {self._java_version} {self._jars}"
+        name = f"{owner}-{hashlib.new(_ALGORITHM, text.encode()).hexdigest()[:12]}.jsa"
         shared = self.context.cache.path / name
         return shared if os.access(shared, os.R_OK) or os.access(shared.parent, os.W_OK) else self.room / name
 

@@ -26,7 +26,8 @@ from streamlab.stack.manager import Stack
 from streamlab.stack.objects import delete_groups, delete_topics, drop_slot, kafka_admin
 from streamlab.stack.postgres import DATABASE
 from streamlab.stack.registry import delete_subjects
-from streamlab.stack.services import SERVICES
+from streamlab.stack.services import SERVICES, WORKERS
+from streamlab.stack.standalone import ConnectStandalone
 
 __all__ = ["reset"]
 
@@ -82,18 +83,20 @@ def reset(
             "kafka": _kafka,
             "registry": _registry,
         }
-        connectors = 0
-        if "connect" in running:
-            # First: a running connector would make its topics and slots again.
+        connectors = {}
+        # First: a running connector would make its topics and slots again.
+        if running & set(WORKERS):
             tell("connect", "deleting connectors")
-            connectors = _connect()
+            connectors["connect"] = _connect(settings.connect_urls())
+        if ConnectStandalone.name in running:
+            tell(ConnectStandalone.name, "deleting connectors")
+            connectors[ConnectStandalone.name] = _standalone(stack)
         wanted = {name: step for name, step in steps.items() if name in running}
         with ThreadPoolExecutor(max(1, len(wanted))) as pool:
             for name in wanted:
                 tell(name, "dropping what was made")
             counts = dict(zip(wanted, pool.map(lambda name: wanted[name](stack), wanted), strict=True))
-        if "connect" in running:
-            counts["connect"] = connectors
+        counts |= connectors
         with leases.dead(home) as dead:
             for _, path in dead:
                 path.unlink(missing_ok=True)
@@ -101,13 +104,20 @@ def reset(
     return counts
 
 
-def _connect() -> int:
-    with ConnectClient() as client:
+def _connect(urls: list[str]) -> int:
+    with ConnectClient(urls) as client:
         names = client.names()
         if names:
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(lambda name: client.delete(name, forget=True), names))
     return len(names)
+
+
+def _standalone(stack: Stack) -> int:
+    worker: Any = stack.service(ConnectStandalone.name)
+    for name in worker.connectors():
+        worker.take(name)
+    return _connect([settings.standalone_url()])
 
 
 def _registry(_stack: Stack) -> int:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from streamlab import settings
 from streamlab.errors import StackError
-from streamlab.stack.connect import Connect
+from streamlab.stack.connect import Connect, Connect2, Connect3
 from streamlab.stack.kafka import Kafka
 from streamlab.stack.mysql import MySQL
 from streamlab.stack.postgres import PostgreSQL
 from streamlab.stack.registry import Registry
 from streamlab.stack.service import Service
+from streamlab.stack.standalone import ConnectStandalone
 
-__all__ = ["DEFAULT", "SERVICES", "known", "waves", "with_needs"]
+__all__ = ["DEFAULT", "SERVICES", "WORKERS", "known", "waves", "with_needs", "with_workers"]
 
-SERVICES: dict[str, type[Service]] = {cls.name: cls for cls in (PostgreSQL, MySQL, Kafka, Connect, Registry)}
+SERVICES: dict[str, type[Service]] = {
+    cls.name: cls for cls in (PostgreSQL, MySQL, Kafka, Connect, Connect2, Connect3, ConnectStandalone, Registry)
+}
 """Every service that `streamlab up NAME` knows."""
 
 DEFAULT = ("postgres", "mysql", "kafka", "connect")
 """What `streamlab up` starts. The others are started on demand, by name."""
+
+
+WORKERS = settings.CONNECT_WORKERS
+"""The workers of Kafka Connect that may be a group, the first one first."""
 
 
 def known(name: str) -> str:
@@ -40,6 +48,28 @@ def with_needs(names: list[str]) -> list[str]:
             if each not in found:
                 found.append(each)
     return found
+
+
+def with_workers(names: list[str], count: int) -> list[str]:
+    """The names with as many workers of Kafka Connect in its place; those that run beyond that are left alone.
+
+    Raises
+    ------
+    StackError
+        Kafka Connect is not among the names, is the user's own, or so many workers there cannot be.
+    """
+    if not 1 <= count <= len(WORKERS):
+        raise StackError(f"There can be 1 to {len(WORKERS)} workers, not {count}.", "Each takes 200 to 300 MB.")
+    if WORKERS[0] not in names:
+        raise StackError(
+            "Workers are those of Kafka Connect, which is not named.", "Run: streamlab up connect --workers 3"
+        )
+    if count > 1 and settings.given(WORKERS[0]):
+        raise StackError(
+            f"{settings.VARIABLES[WORKERS[0]]} names a Kafka Connect of your own, and no worker can be added to that.",
+            "Unset it to use streamlab's own.",
+        )
+    return [*names, *(name for name in WORKERS[1:count] if name not in names)]
 
 
 def waves(names: list[str]) -> list[list[str]]:
