@@ -16,7 +16,7 @@ import inspect
 import json
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
@@ -140,11 +140,11 @@ class Handlers:
             "%s: the change %s #%d was set aside: %s", self.source, event.position, event.ordinal, type(error).__name__
         )
 
-    def _parked(self, transaction: Iterable[ChangeEvent]) -> set[bytes]:
+    def _parked(self, transaction: Transaction) -> set[bytes]:
         if self._letters is None:
             return set()
         keys = {key for event in transaction if (key := key_of(event)) is not None}
-        return set(self._letters.parked_keys(self.group, self.source, keys))
+        return set(self._letters.parked_keys(self.group, _log_of(transaction.position, self.source), keys))
 
 
 def _call(handler: Callable[[Any], object], what: object, retry: Retry | None) -> int:
@@ -223,10 +223,17 @@ def record_of(event: ChangeEvent, group: str, source: str) -> Record:
         "position": str(event.position),
         "ordinal": event.ordinal,
     }
-    # Positions of either log are numbers, too.
+    # Positions of every log are numbers, too; Kafka's are in a partition.
     offset: Any = event.position
-    place = LetterId(group, source, 0, int(offset), event.ordinal)
+    place = LetterId(
+        group, _log_of(offset, source), getattr(offset, "partition", 0), int(offset), event.ordinal
+    )  # fmt: skip
     return Record(place, key=key_of(event), payload=json.dumps(fields, default=str).encode())
+
+
+def _log_of(position: Any, source: str) -> str:
+    """The log that a position is a place in: of Kafka a topic, elsewhere the source's only one."""
+    return str(getattr(position, "topic", "") or source)
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

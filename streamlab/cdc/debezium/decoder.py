@@ -1,0 +1,254 @@
+"""Records of Debezium's topics, as `ChangeEvent`s. Without I/O: key, value and headers as bytes go in.
+
+JSON with schemas: what was made of a schema is kept, and found again by comparing bytes; JSON without: what was said in
+its place. Avro and Protobuf come in Confluent's wire format: a zero byte, the schema's number in a registry, the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import orjson
+
+from streamlab.cdc.debezium.envelope import (
+    Decoded,
+    Shape,
+    Wanted,
+    added_of,
+    database_of,
+    event_of,
+    key_alone,
+    mark_of,
+    message_of,
+    ordinal_of,
+    row_event,
+    shape_of,
+    told_database,
+)
+from streamlab.cdc.debezium.position import KafkaPosition
+from streamlab.cdc.debezium.rows import MALFORMED, Rows, exactly, placeholders
+from streamlab.cdc.debezium.schema import Heads, split
+from streamlab.cdc.debezium.untyped import Untyped
+from streamlab.cdc.event import UNCHANGED, ChangeEvent
+from streamlab.cdc.position import Position
+from streamlab.errors import ChangeStreamError, ProtocolError
+
+__all__ = ["Decoder", "Registered"]
+
+Headers = Sequence[tuple[str, Any]]
+Registered = Callable[[bytes, Wanted], tuple[Callable[[bytes], tuple[str, ...]], Shape]]
+"""Five bytes at the beginning of a value in Confluent's format -> what reads keys, and what reads values."""
+
+_PLACEHOLDERS: Final = placeholders([{"type": "bytes"}, {"type": "array", "items": {"type": "int32"}}])
+
+
+class Decoder:
+    """Reads the records of any number of topics. Used by one thread.
+
+    Parameters
+    ----------
+    types : mapping, optional
+        For JSON without schemas: table -> column -> type; see `streamlab.cdc.debezium.untyped`.
+    configuration : mapping of str to str, optional
+        For JSON without schemas: the connector's configuration, which says how decimals and times are written.
+    replica_identity : {"default", "full"}
+        Of PostgreSQL's tables. With ``default`` the old row is known by its key alone, and Debezium writes NULL or 0
+        for the rest, which `old_data` then leaves out.
+    grouped : bool
+        Whether a change's ordinal is its number in the source's transaction, where records say that.
+    registered : callable, optional
+        For Avro and Protobuf.
+
+    Raises
+    ------
+    SettingsError
+        There is no such type.
+    """
+
+    def __init__(
+        self,
+        *,
+        types: Mapping[str, Mapping[str, str]] | None = None,
+        configuration: Mapping[str, str] | None = None,
+        replica_identity: Literal["default", "full"] = "default",
+        grouped: bool = False,
+        registered: Registered | None = None,
+    ) -> None:
+        self._wanted = Wanted(replica_identity == "full", grouped)
+        self._untyped = Untyped(types, configuration)
+        self._values: dict[str, Heads[Shape]] = {}
+        self._keys: dict[str, Heads[tuple[str, ...]]] = {}
+        self._registered = registered
+        self._others: dict[bytes, Shape] = {}
+
+    @property
+    def transaction(self) -> Mapping[str, Any] | None:
+        """What the record that was decoded last said of its transaction."""
+        return self._wanted.transaction
+
+    def decode(
+        self,
+        topic: str,
+        position: Position,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Callable[[], Headers | None] | None = None,
+    ) -> Decoded:
+        """What a record says.
+
+        Parameters
+        ----------
+        topic : str
+            Its topic: schemas are looked for among those of the topic first.
+        position : Position
+            What its event shall have.
+        key, value : bytes or None
+            As they lie in the topic.
+        headers : callable, optional
+            Gives them, for a record that may need them.
+
+        Returns
+        -------
+        ChangeEvent, Mark or None
+            A change; where a transaction begins or ends; or nothing: a tombstone, a heartbeat, a new definition.
+
+        Raises
+        ------
+        ProtocolError
+            It is no record of a Debezium source, or not a whole one.
+        CannotCapture
+            It has no types, and nobody said them.
+        """
+        self._wanted.transaction = None
+        if not value:
+            return None
+        try:
+            heads = self._values.get(topic) or self._values.setdefault(topic, Heads())
+            head = heads.find(value)
+            if head is not None:
+                made = head.made
+                data = value[head.size : -1]
+            elif value[0] == 0:
+                return self._confluent(position, key, value, headers)
+            else:
+                found = split(value)
+                if found is None:
+                    return self._bare(topic, position, key, orjson.loads(value), value, headers)
+                schema, size = found
+                made = shape_of(schema, self._wanted)
+                heads.add(value, size, made)
+                data = value[size:-1]
+            if value[-1] != 125:  # }
+                raise ValueError("it is cut short")
+            return made(data, position, self._key(topic, key), (headers() if headers else None) or ())
+        except ChangeStreamError:
+            raise
+        except MALFORMED as error:
+            raise refused(position, value, error) from error
+
+    def _key(self, topic: str, key: bytes | None) -> tuple[str, ...]:
+        """The names of the primary key's columns."""
+        if not key:
+            return ()
+        heads = self._keys.get(topic) or self._keys.setdefault(topic, Heads())
+        head = heads.find(key)
+        if head is not None:
+            return head.made
+        found = split(key)
+        if found is None:
+            names = orjson.loads(key)
+            if isinstance(names, dict) and names.keys() == {"schema", "payload"}:
+                names = names["payload"]
+            return tuple(names) if isinstance(names, dict) else ()
+        schema, size = found
+        made = tuple(field["field"] for field in schema.get("fields") or ())
+        heads.add(key, size, made)
+        return made
+
+    # -- other forms --------------------------------------------------------------------------------
+
+    def _confluent(self, position: Position, key: bytes | None, value: bytes, headers: Any) -> Decoded:
+        if self._registered is None:
+            raise ProtocolError(
+                f"The record {position} is in Confluent's wire format: its schema lies in a registry.",
+                "Say where that is: schema_registry='http://...'.",
+            )
+        _, shape = self._registered(value[:5], self._wanted)
+        names: tuple[str, ...] = ()
+        if key and key[0] == 0:
+            names = self._registered(key[:5], self._wanted)[0](key[5:])
+        elif key:
+            names = self._key("", key)
+        return shape(value[5:], position, names, (headers() if headers else None) or ())
+
+    def _bare(
+        self, topic: str, position: Position, key: bytes | None, payload: Any, value: bytes, headers: Any
+    ) -> Decoded:
+        """JSON without a schema, or with one that is written in another way than Kafka Connect does."""
+        if not isinstance(payload, dict):
+            raise TypeError("it is no object")
+        if payload.keys() == {"schema", "payload"}:
+            schema, payload = payload["schema"], payload["payload"]
+            if isinstance(schema, dict):
+                known = orjson.dumps(schema)
+                shape = self._others.get(known) or self._others.setdefault(known, shape_of(schema, self._wanted))
+                names = self._key(topic, key)
+                return shape(orjson.dumps(payload), position, names, (headers() if headers else None) or ())
+            if payload is None:
+                return None
+            value = orjson.dumps(payload)
+        if "op" in payload and "source" in payload:
+            return self._untyped_envelope(topic, position, key, payload, value)
+        if payload.keys() >= {"status", "id", "event_count"}:
+            return mark_of(payload)
+        if "ddl" in payload or payload.keys() == {"ts_ms"}:
+            return None
+        return self._untyped_row(topic, position, key, payload, (headers() if headers else None) or ())
+
+    def _untyped_envelope(
+        self, topic: str, position: Position, key: bytes | None, payload: dict[str, Any], value: bytes
+    ) -> ChangeEvent:
+        source, names = payload["source"], self._key(topic, key)
+        ordinal = ordinal_of(self._wanted, payload.get("transaction"))
+        if payload["op"] == "m":
+            return message_of(payload, position, ordinal)
+        database = database_of(source["connector"])
+        careful = database == "postgresql" and any(sign in value for sign in _PLACEHOLDERS)
+        if careful:
+            payload = exactly(value)
+        rows = []
+        for name in ("before", "after"):
+            row = payload[name]
+            if row is not None:
+                if careful:
+                    row = Rows((), database).careful(row)
+                self._untyped.convert(row, source.get("schema") or source["db"], source["table"], database)
+            rows.append(row)
+        before, after = rows
+        if before is not None and database == "postgresql" and not self._wanted.whole_before:
+            before = key_alone(before, names)
+        return event_of(payload, before, after, position, ordinal, names)
+
+    def _untyped_row(
+        self, topic: str, position: Position, key: bytes | None, row: dict[str, Any], headers: Headers
+    ) -> ChangeEvent:
+        told = added_of({name: row.pop(name) for name in [each for each in row if each.startswith("__")]}, headers)
+        row = {name: UNCHANGED if value == "__debezium_unavailable_value" else value for name, value in row.items()}
+        schema = told.get("schema") or told.get("source_schema") or told.get("db") or told.get("source_db")
+        event = row_event(told, row, position, self._key(topic, key), self._wanted)
+        self._untyped.convert(row, str(schema), event.table_name, told_database(told))
+        return event
+
+
+def refused(position: Position, value: bytes, error: BaseException) -> ProtocolError:
+    """What is said of a record that cannot be read."""
+    said = str(error) if isinstance(error, ValueError) and not isinstance(error, orjson.JSONDecodeError) else ""
+    what = said or f"{type(error).__name__}: {str(error)[:200]}"
+    after = ""
+    if isinstance(position, KafkaPosition) and len(position) == 1:
+        after = f", or pass over it: resume_after='{KafkaPosition.at(*position[0][:2], position[0][2] + 1)}'"
+    return ProtocolError(
+        f"The record {position}, of {len(value)} bytes, is no change as Debezium writes it: {what.rstrip('.')}.",
+        f"Read topics of a Debezium source alone{after}.",
+    )

@@ -1,0 +1,151 @@
+"""JSON without schemas: what a reader has to be told, since the records say no types.
+
+A bare number may be an integer, days since 1970 or microseconds; a text may be a text, a decimal as base64 or one in
+digits. So such records are read only where somebody vouches for them: either the configuration of the connector has
+``decimal.handling.mode=string`` and ``time.precision.mode=isostring``, and all these values are text as it stands; or
+`types` names the type of each column that is met. With both, `types` makes values of the columns that it names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from streamlab.cdc.debezium.rows import MALFORMED
+from streamlab.cdc.debezium.values import Reader, reader
+from streamlab.cdc.event import UNCHANGED
+from streamlab.errors import CannotCapture, SettingsError
+
+__all__ = ["TYPES", "Untyped"]
+
+_MODES: Final = {"decimal.handling.mode": "string", "time.precision.mode": "isostring"}
+_TIME: Final = "io.debezium.time."
+
+TYPES: Final[Mapping[str, dict[str, Any]]] = {
+    **{name: {"type": "string"} for name in ("any", "bool", "int", "text")},
+    "float": {"type": "double"},
+    "bytes": {"type": "bytes"},
+    "decimal": {"type": "string", "parameters": {"__debezium.source.column.type": "NUMERIC"}},
+    "date": {"name": _TIME + "IsoDate"},
+    "time": {"name": _TIME + "IsoTime"},
+    "timestamp": {"name": _TIME + "IsoTimestamp"},
+    "timestamptz": {"name": _TIME + "ZonedTimestamp"},
+    "timetz": {"name": _TIME + "ZonedTime"},
+    "interval": {"name": _TIME + "Interval"},
+    "json": {"name": "io.debezium.data.Json"},
+    "uuid": {"name": "io.debezium.data.Uuid"},
+    "inet": {"type": "string", "parameters": {"__debezium.source.column.type": "INET"}},
+    "cidr": {"type": "string", "parameters": {"__debezium.source.column.type": "CIDR"}},
+    "point": {"type": "struct", "name": "io.debezium.data.geometry.Point"},
+    "geometry": {"type": "struct", "name": "io.debezium.data.geometry.Geometry"},
+    "vector": {"type": "array", "items": {"type": "float"}, "name": "io.debezium.data.FloatVector"},
+    "variable": {"type": "struct", "name": "io.debezium.data.VariableScaleDecimal"},
+}
+"""Names that `types` knows, beside the full names of Connect and Debezium."""
+
+_NAME = re.compile(r"([\w.]+?)(?:\((\d+)\))?(\[\])?")
+
+
+def field(name: str) -> dict[str, Any]:
+    """A type's name as a field of a schema: ``decimal``, ``date[]``, ``io.debezium.data.Bits(12)``.
+
+    Raises
+    ------
+    SettingsError
+        There is no such type.
+    """
+    match = _NAME.fullmatch(name)
+    found: dict[str, Any] | None = None
+    if match is not None:
+        word, number, _ = match.groups()
+        if word in TYPES and number is None:
+            found = dict(TYPES[word])
+        elif "." in word:
+            found = {"type": "", "name": word}
+            if number is not None:
+                found["parameters"] = {"length" if word.endswith("Bits") else "scale": number}
+    try:
+        if match is None or found is None:
+            raise ValueError(name)
+        reader(found, "postgresql")
+    except MALFORMED as error:
+        raise SettingsError(
+            f"There is no type {name!r}.",
+            f"Use {', '.join(TYPES)}, each also with [] behind it; or the full name that Connect or Debezium has, such "
+            "as io.debezium.time.MicroTimestamp or org.apache.kafka.connect.data.Decimal(2).",
+        ) from error
+    return {"type": "array", "items": found} if match[3] else found
+
+
+class Untyped:
+    """What was said of records without schemas.
+
+    Parameters
+    ----------
+    types : mapping
+        ``table`` or ``schema.table`` -> column -> name of its type.
+    configuration : mapping
+        Of the connector, as Connect has it, or the two keys of it.
+
+    Raises
+    ------
+    SettingsError
+        There is no such type.
+    """
+
+    def __init__(
+        self,
+        types: Mapping[str, Mapping[str, str]] | None = None,
+        configuration: Mapping[str, str] | None = None,
+    ) -> None:
+        self._fields = {
+            table: {column: field(name) for column, name in columns.items()}
+            for table, columns in (types or {}).items()
+        }  # fmt: skip
+        given = configuration or {}
+        self._wrong = {key: given.get(key, "") for key, value in _MODES.items() if given.get(key) != value}
+        self._given = bool(given)
+        self._readers: dict[tuple[str, str, str], tuple[dict[str, Reader | None], bool]] = {}
+
+    def convert(self, row: dict[str, Any], schema: str, table: str, database: str) -> None:
+        """Replace the values of a row whose types were said.
+
+        Raises
+        ------
+        CannotCapture
+            Nobody vouches for a column.
+        ValueError
+            A value is not of its type.
+        """
+        found = self._readers.get((schema, table, database))
+        if found is None:
+            columns = self._fields.get(f"{schema}.{table}") or self._fields.get(table) or {}
+            found = ({name: reader(each, database) for name, each in columns.items()}, bool(columns))
+            self._readers[schema, table, database] = found
+        readers = found[0]
+        if self._wrong and not row.keys() <= readers.keys():
+            self._refuse(f"{schema}.{table}", sorted(row.keys() - readers.keys()), typed=found[1])
+        for name, read in readers.items():
+            value = row.get(name)
+            if value is None or read is None or value is UNCHANGED:
+                continue
+            try:
+                row[name] = read(value)
+            except MALFORMED as error:
+                raise ValueError(f"the column {name}: {type(error).__name__}: {str(error)[:200]}") from error
+
+    def _refuse(self, table: str, columns: list[str], *, typed: bool) -> None:
+        if typed:
+            raise CannotCapture(
+                f"{table}.{columns[0]} comes as JSON without a schema, and its type was not said.",
+                f"Add it to types={{'{table}': {{'{columns[0]}': ...}}}}, with 'any' for what JSON says as it is.",
+            )
+        wrong = ", ".join(f"{key}={value or '(not set)'}" for key, value in self._wrong.items())
+        found = f"; the configuration has {wrong}" if self._given else ""
+        raise CannotCapture(
+            f"Records of {table} are JSON without schemas: a number may be a time, a text a decimal{found}.",
+            "Have the connector write schemas, or Avro; or set decimal.handling.mode=string and "
+            "time.precision.mode=isostring there, and hand its configuration over (configuration=...); or say the type "
+            f"of each column: types={{'{table}': {{...}}}}.",
+        )

@@ -1,0 +1,424 @@
+"""What the values of each type of Connect and Debezium become, as JSON has them.
+
+A field of a schema has a form (``int32``, ``string``, ``struct``) and, where it means more, a name such as
+``io.debezium.time.MicroTimestamp``. `reader` gives the function for one, or None where the value that JSON gives is the
+value already.
+
+The rule is that of docs/values.md: a value equals what the direct reader of the same database gives. What Debezium
+leaves out of the record cannot be had back; where it says the column's own type too
+(``column.propagate.source.type``), more can. A value that Python cannot hold stays text.
+
+Sources: Debezium's manual, "Data type mappings" of each connector; `JsonConverter` of Kafka Connect;
+`io.debezium.time`, `io.debezium.data`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import struct
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+__all__ = ["UNAVAILABLE", "Field", "Reader", "reader"]
+
+Field = Mapping[str, Any]
+"""A schema of Connect, as JSON writes it: ``type``, ``name``, ``parameters``, ``fields``, ``items``."""
+Reader = Callable[[Any], Any]
+
+UNAVAILABLE: Final = "__debezium_unavailable_value"
+"""What Debezium writes for a large value that did not change (``unavailable.value.placeholder``)."""
+
+_EPOCH: Final = datetime(1970, 1, 1)
+_DAY: Final = 719_163
+"""Ordinal of 1970-01-01."""
+_DAY_MICROS: Final = 86_400_000_000
+_SOURCE_TYPE: Final = "__debezium.source.column.type"
+
+
+def reader(field: Field, database: str = "") -> Reader | None:
+    """The function that makes a value of what JSON has; None where that is the value. NULL is the caller's.
+
+    Parameters
+    ----------
+    field : mapping
+        The field's schema.
+    database : str
+        ``mysql`` or ``postgresql``: what a boolean, a bit string or a time of day is there.
+
+    Raises
+    ------
+    ValueError
+        There is no such type.
+    """
+    name = field.get("name") or ""
+    parameters = field.get("parameters") or {}
+    source = str(parameters.get(_SOURCE_TYPE) or "").upper()
+    if database == "mariadb":
+        database = "mysql"
+    if name in _NAMED:
+        return _NAMED[name](parameters, database)
+    form = field.get("type")
+    if form == "struct":
+        return _STRUCTS.get(name, _struct)(field, database)
+    if form == "array":
+        vector = _VECTORS.get(name)
+        return _vector(vector) if vector and database == "mysql" else _array(field["items"], database)
+    if form == "map":
+        return _map(field, database)
+    if (database, source) in _BY_SOURCE:
+        return _BY_SOURCE[database, source]
+    if form in _PLAIN:
+        return _PLAIN[form]
+    raise ValueError(f"there is no type {form!r}")
+
+
+def exact(text: str) -> Any:
+    """JSON whose integers are exact; fractions are floats."""
+    if not isinstance(text, str):
+        raise TypeError("a JSON value is text")
+    return json.loads(text) if _LONG.search(text) else orjson.loads(text)
+
+
+_LONG = re.compile(r"\d{19}")
+
+# -- plain forms ----------------------------------------------------------------------------------
+
+
+def _float(value: Any) -> float:
+    # NaN and the infinities are text in JSON.
+    return float(value)
+
+
+def _bytes(value: Any) -> bytes:
+    return b64decode(value, validate=True)
+
+
+_PLAIN: Final[dict[Any, Reader | None]] = {
+    **dict.fromkeys(("boolean", "int8", "int16", "int32", "int64", "string")),
+    "float": _float, "float32": _float, "double": _float, "float64": _float, "bytes": _bytes,
+}  # fmt: skip
+
+
+def _unsigned(value: int) -> int:
+    """``bigint.unsigned.handling.mode=long`` gives the upper half as negative numbers."""
+    return value & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _inet(value: str) -> Any:
+    return ipaddress.ip_interface(value) if "/" in value else ipaddress.ip_address(value)
+
+
+_BY_SOURCE: Final[dict[tuple[str, str], Reader | None]] = {
+    ("mysql", "BIT"): lambda value: b"\1" if value else b"\0",
+    ("mysql", "BIGINT UNSIGNED"): _unsigned,
+    **dict.fromkeys([("mysql", "DECIMAL"), ("mysql", "DECIMAL UNSIGNED"), ("mysql", "NUMERIC")], Decimal),
+    ("postgresql", "BIT"): lambda value: "1" if value else "0",
+    ("postgresql", "NUMERIC"): Decimal,
+    ("postgresql", "INET"): _inet,
+    ("postgresql", "CIDR"): ipaddress.ip_network,
+}
+
+
+def _array(items: Field, database: str) -> Reader | None:
+    read = reader(items, database)
+    if read is None:
+        return None
+    made = read
+    return lambda values: [None if each is None else made(each) for each in values]
+
+
+def _map(field: Field, database: str) -> Reader:
+    key, value = reader(field["keys"], database), reader(field["values"], database)
+
+    def read(values: Any) -> dict[Any, Any]:
+        # Keys that are no text come as a list of pairs.
+        pairs = values.items() if isinstance(values, dict) else values
+        return {
+            key(name) if key else name: each if value is None or each is None else value(each) for name, each in pairs
+        }
+
+    return read
+
+
+def _struct(field: Field, database: str) -> Reader:
+    readers = {each["field"]: reader(each, database) for each in field["fields"]}
+
+    def read(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: each if each is None or (made := readers[name]) is None else made(each)
+            for name, each in values.items()
+        }
+
+    return read
+
+
+# -- numbers --------------------------------------------------------------------------------------
+
+
+def decimal(unscaled: bytes, scale: int) -> Decimal:
+    """Of the bytes of its digits as a whole number, the highest first, and how many stand behind the point."""
+    return Decimal(f"{int.from_bytes(unscaled, 'big', signed=True)}E{-scale}")
+
+
+def _decimal(parameters: Field, database: str) -> Reader:
+    exponent = f"E{-int(parameters['scale'])}"
+
+    def read(value: Any) -> Decimal:
+        if type(value) is not str:
+            # ``decimal.format=NUMERIC``, read exactly by the decoder.
+            return Decimal(value)
+        return Decimal(f"{int.from_bytes(b64decode(value), 'big', signed=True)}{exponent}")
+
+    return read
+
+
+def _variable(field: Field, database: str) -> Reader:
+    return lambda value: decimal(_bytes(value["value"]), int(value["scale"]))
+
+
+def _bits(parameters: Field, database: str) -> Reader:
+    length = int(parameters["length"]) if "length" in parameters else None
+
+    def read(value: str) -> Any:
+        data = _bytes(value)
+        number = int.from_bytes(data, "little")
+        if database == "postgresql":
+            return f"{number:0{length or 8 * len(data)}b}"
+        return number.to_bytes((length + 7) // 8 if length else len(data), "big")
+
+    return read
+
+
+_VECTORS: Final = {"io.debezium.data.FloatVector": "f", "io.debezium.data.DoubleVector": "d"}
+
+
+def _vector(letter: str) -> Reader:
+    return lambda values: struct.pack(f"<{len(values)}{letter}", *values)
+
+
+# -- dates and times ------------------------------------------------------------------------------
+
+
+def day_text(days: int) -> str:
+    """A day that Python has no date for, as PostgreSQL writes it: ``0044-03-15 BC``, ``12345-01-01``."""
+    cycles, days = divmod(days + _DAY, 146_097)  # of 400 years
+    shown = date.fromordinal(days or 146_097)
+    year = shown.year + 400 * (cycles if days else cycles - 1)
+    return f"{year:04}-{shown:%m-%d}" if year > 0 else f"{1 - year:04}-{shown:%m-%d} BC"
+
+
+def _date(parameters: Field, database: str) -> Reader:
+    made, first = date.fromordinal, _DAY
+
+    def read(days: int) -> Any:
+        try:
+            return made(days + first)
+        except (ValueError, OverflowError):
+            return day_text(days)
+
+    return read
+
+
+def _clock(nanos: int) -> str:
+    """``24:00:00``, ``12:00:00.123456789``."""
+    whole, rest = divmod(nanos, 1_000_000_000)
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}" + (f".{rest:09}".rstrip("0") if rest else "")
+
+
+def _time(unit: int) -> Callable[[Field, str], Reader]:
+    """Of a day in PostgreSQL; a length of time in MySQL. `unit` in nanoseconds."""
+
+    def make(parameters: Field, database: str) -> Reader:
+        def length(value: int) -> Any:
+            return timedelta(microseconds=value * unit // 1000)
+
+        def clock(value: int) -> Any:
+            micros, rest = divmod(value * unit, 1000)
+            if rest or not 0 <= micros < _DAY_MICROS:
+                return _clock(value * unit)
+            return (_EPOCH + timedelta(microseconds=micros)).time()
+
+        return length if database == "mysql" else clock
+
+    return make
+
+
+_INFINITE: Final = {9_223_372_036_825_200_000: "infinity", -9_223_372_036_832_400_000: "-infinity"}
+"""What Debezium makes of PostgreSQL's infinite timestamps, in microseconds."""
+
+
+def _moment(unit: int) -> Callable[[Field, str], Reader]:
+    """A naive timestamp. `unit` in nanoseconds."""
+    per = {1: 0, 1000: 1, 1_000_000: 1000}[unit]
+    infinite = {number // 1000 if unit == 1_000_000 else number: text for number, text in _INFINITE.items()}
+    if unit == 1:
+        infinite = {(1 << 63) - 1: "infinity", -(1 << 63): "-infinity"}
+
+    def make(parameters: Field, database: str) -> Reader:
+        epoch, delta = _EPOCH, timedelta
+
+        def careful(value: int) -> str:
+            if database == "postgresql" and value in infinite:
+                return infinite[value]
+            days, rest = divmod(value * unit, _DAY_MICROS * 1000)
+            text, _, era = day_text(days).partition(" ")
+            return f"{text} {_clock(rest)} {era}".rstrip()
+
+        def read(value: int) -> Any:
+            try:
+                return epoch + delta(0, 0, value * per)
+            except OverflowError:
+                return careful(value)
+
+        def nanos(value: int) -> Any:
+            micros, rest = divmod(value, 1000)
+            if rest:
+                return careful(value)
+            return epoch + delta(0, 0, micros)
+
+        return read if per else nanos
+
+    return make
+
+
+def _iso_date(parameters: Field, database: str) -> Reader:
+    return lambda text: _read(date.fromisoformat, text.removesuffix("Z"), text)
+
+
+def _iso_time(parameters: Field, database: str) -> Reader:
+    def length(text: str) -> Any:
+        made = _read(time.fromisoformat, text.removesuffix("Z"), text)
+        return made if isinstance(made, str) else datetime.combine(_EPOCH, made) - _EPOCH
+
+    return length if database == "mysql" else lambda text: _read(time.fromisoformat, text.removesuffix("Z"), text)
+
+
+def _iso_moment(parameters: Field, database: str) -> Reader:
+    return lambda text: _read(datetime.fromisoformat, text.removesuffix("Z"), text)
+
+
+def _zoned(parameters: Field, database: str) -> Reader:
+    def read(text: str) -> Any:
+        made = _read(datetime.fromisoformat, text, text)
+        return made if isinstance(made, str) or made.tzinfo is UTC else made.astimezone(UTC)
+
+    return read
+
+
+def _zoned_time(parameters: Field, database: str) -> Reader:
+    return lambda text: _read(time.fromisoformat, text, text)
+
+
+_FINER = re.compile(r"\.\d{6}\d*[1-9]")
+
+
+def _read(make: Callable[[str], Any], text: str, whole: str) -> Any:
+    """A text that is finer than Python, or out of its range, stays one."""
+    if len(text) > 15 and _FINER.search(text):
+        return whole
+    try:
+        return make(text)
+    except ValueError:
+        return whole
+
+
+_INTERVAL = re.compile(
+    r"P(?:([-+]?\d+)Y)?(?:([-+]?\d+)M)?(?:([-+]?\d+)W)?(?:([-+]?\d+)D)?"
+    r"(?:T(?:([-+]?\d+)H)?(?:([-+]?\d+)M)?(?:([-+]?)(\d+)(?:\.(\d{1,9}))?S)?)?"
+)
+
+
+def _interval(parameters: Field, database: str) -> Reader:
+    def read(text: str) -> Any:
+        match = _INTERVAL.fullmatch(text)
+        if match is None or text == "P":
+            return text
+        years, months, weeks, days, hours, minutes = (int(each or 0) for each in match.groups()[:6])
+        sign, seconds, fraction = match.groups()[6:]
+        part = int((fraction or "")[:6].ljust(6, "0")) + 1_000_000 * int(seconds or 0)
+        micros = (hours * 3600 + minutes * 60) * 1_000_000 + (-part if sign == "-" else part)
+        # PostgreSQL's own reader of intervals needs its driver, and months come from nowhere else.
+        if years or months:
+            from streamlab.cdc.values_text import make_interval
+
+            return make_interval(12 * years + months, 7 * weeks + days, micros)
+        return timedelta(days=7 * weeks + days, microseconds=micros)
+
+    return read
+
+
+def _duration(unit: int) -> Callable[[Field, str], Reader]:
+    return lambda parameters, database: lambda value: timedelta(microseconds=value * unit // 1000)
+
+
+# -- structures, and text that means something ----------------------------------------------------
+
+
+def _point(field: Field, database: str) -> Reader:
+    if database != "postgresql":
+        return _geometry(field, database)
+    return lambda value: f"({_short(value['x'])},{_short(value['y'])})"
+
+
+def _short(number: Any) -> str:
+    text = repr(float(number))
+    return text.removesuffix(".0").replace("nan", "NaN").replace("inf", "Infinity")
+
+
+def _geometry(field: Field, database: str) -> Reader:
+    def stored(value: Mapping[str, Any]) -> bytes:
+        """As MySQL stores it."""
+        return struct.pack("<I", value.get("srid") or 0) + _bytes(value["wkb"])
+
+    def parts(value: Mapping[str, Any]) -> dict[str, Any]:
+        return {"wkb": _bytes(value["wkb"]), "srid": value.get("srid")}
+
+    return stored if database == "mysql" else parts
+
+
+_STRUCTS: Final[dict[str, Callable[[Field, str], Reader]]] = {
+    "io.debezium.data.VariableScaleDecimal": _variable,
+    "io.debezium.data.geometry.Point": _point,
+    "io.debezium.data.geometry.Geometry": _geometry,
+    "io.debezium.data.geometry.Geography": _geometry,
+}
+
+_TIME: Final = "io.debezium.time."
+_CONNECT: Final = "org.apache.kafka.connect.data."
+_NAMED: Final[dict[str, Callable[[Field, str], Reader | None]]] = {
+    _CONNECT + "Decimal": _decimal,
+    _CONNECT + "Date": _date,
+    _CONNECT + "Time": _time(1_000_000),
+    _CONNECT + "Timestamp": _moment(1_000_000),
+    _TIME + "Date": _date,
+    _TIME + "Time": _time(1_000_000),
+    _TIME + "MicroTime": _time(1000),
+    _TIME + "NanoTime": _time(1),
+    _TIME + "Timestamp": _moment(1_000_000),
+    _TIME + "MicroTimestamp": _moment(1000),
+    _TIME + "NanoTimestamp": _moment(1),
+    _TIME + "ZonedTimestamp": _zoned,
+    _TIME + "ZonedTime": _zoned_time,
+    _TIME + "IsoDate": _iso_date,
+    _TIME + "IsoTime": _iso_time,
+    _TIME + "IsoTimestamp": _iso_moment,
+    _TIME + "Year": lambda parameters, database: None,
+    _TIME + "Interval": _interval,
+    _TIME + "MicroDuration": _duration(1000),
+    _TIME + "NanoDuration": _duration(1),
+    "io.debezium.data.Bits": _bits,
+    "io.debezium.data.Json": lambda parameters, database: exact,
+    "io.debezium.data.Uuid": lambda parameters, database: UUID,
+    **dict.fromkeys(
+        [f"io.debezium.data.{name}" for name in ("Xml", "Enum", "EnumSet", "Ltree", "Tsvector")],
+        lambda parameters, database: None,
+    ),
+}
