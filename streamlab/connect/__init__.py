@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from streamlab.connect.answers import ConnectorOffset, ConnectorStatus
 from streamlab.connect.client import ConnectClient
 from streamlab.connect.lint import Finding, lint, lint_text
+from streamlab.connect.signals import MySQLSignals, PostgreSQLSignals, Signal
 
 if TYPE_CHECKING:
     from streamlab.connect.source import DatabaseSourceConnector as DatabaseSourceConnector
@@ -21,6 +22,9 @@ __all__ = [
     "ConnectorStatus",
     "DatabaseSourceConnector",
     "Finding",
+    "MySQLSignals",
+    "PostgreSQLSignals",
+    "Signal",
     "lint",
     "lint_text",
 ]

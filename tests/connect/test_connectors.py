@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pymysql
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from psycopg import sql
@@ -27,6 +26,7 @@ from streamlab.connect.connectors import (
     MySQLSource,
     OutboxRouter,
     PostgreSQLSource,
+    Predicate,
     Transform,
     Unwrap,
 )
@@ -104,13 +104,20 @@ EVERY: dict[str, Connector] = {
     "mysql": MYSQL,
     "mysql with everything": replace(
         MYSQL,
-        transforms=[Unwrap(deletes="rewrite", fields=["op", "source.ts_ms"], headers=["db"])],
+        transforms=[
+            Unwrap(deletes="rewrite", fields=["op", "source.ts_ms"], headers=["db"], only=Predicate.topics("t", "p.*")),
+            Unwrap(alias="second", unless=Predicate.tombstones()),
+            Unwrap(alias="third", only=Predicate.topics("t", "p.*")),
+        ],
         value_format=Format.JSON_WITH_SCHEMAS,
         key_format=Format.TEXT,
         times="isostring",
         heartbeat=2.5,
         heartbeat_query="SELECT 1",
         signals="shop.signals",
+        chunk_rows=100,
+        notifications=True,
+        retry_wait=0.5,
         transactions=True,
         schema_changes=True,
         more={"max.batch.size": "8192", "producer.override.linger.ms": "20"},
@@ -148,6 +155,11 @@ def test_what_is_said_stands_in_connects_words(addresses: None) -> None:
     assert made["table.include.list"] == "shop.orders,shop.items"
     assert (made["heartbeat.interval.ms"], made["poll.interval.ms"]) == ("2500", "50")
     assert made["transforms.unwrap.add.fields"] == "op,source.ts_ms"
+    assert (made["predicates"], made["predicates.t.pattern"]) == ("t,tombstone", "p.*")
+    assert (made["transforms.third.predicate"], "transforms.third.negate" in made) == ("t", False)
+    assert (made["transforms.second.predicate"], made["transforms.second.negate"]) == ("tombstone", "true")
+    assert (made["topic.heartbeat.name"], made["connect.keep.alive.interval.ms"]) == ("p.heartbeat", "2500")
+    assert (made["notification.sink.topic.name"], made["incremental.snapshot.chunk.size"]) == ("p.notifications", "100")
     assert (made["value.converter.schemas.enable"], made["max.batch.size"]) == ("true", "8192")
     assert replace(MYSQL, more={"tasks.max": "2"}).configuration()["tasks.max"] == "2"
     assert (
@@ -157,42 +169,6 @@ def test_what_is_said_stands_in_connects_words(addresses: None) -> None:
 
 
 # -- on a worker -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.integration
-def test_a_mysql_source_tells_rows_unwrapped_with_deletes_and_definitions(
-    client: ConnectClient, namespace: Namespace
-) -> None:
-    database = namespace.mysql_database()
-    prefix = namespace.topic_prefix()
-    name = namespace.connector()
-    with pymysql.connect(**settings.mysql_address("app").arguments(), autocommit=True) as connection:
-        with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE `{database}`")
-            cursor.execute(f"CREATE TABLE `{database}`.orders (id int PRIMARY KEY, total decimal(10,2))")
-            cursor.execute(f"INSERT INTO `{database}`.orders VALUES (1, 1.50)")
-            source = MySQLSource(
-                prefix=prefix,
-                database=database,
-                tables=["orders"],
-                schema_changes=True,
-                transforms=[Unwrap(deletes="rewrite-with-tombstone", fields=["op"])],
-            )
-            # The transformation is for rows; a change of a definition passes it by.
-            client.apply(name, source.configuration())
-            client.wait_ready(name)
-            assert values(f"{prefix}.{database}.orders", 1) == [
-                {"id": 1, "total": "1.50", "__deleted": "false", "__op": "r"}
-            ]
-            cursor.execute(f"UPDATE `{database}`.orders SET total = 2")
-            cursor.execute(f"DELETE FROM `{database}`.orders")
-    told = values(f"{prefix}.{database}.orders", 4)
-    assert [each and (each["total"], each["__op"], each["__deleted"]) for each in told[1:]] == [
-        ("2.00", "u", "false"),
-        ("2.00", "d", "true"),
-        None,
-    ]
-    values(prefix, 1, lambda each: "CREATE TABLE" in each["ddl"])
 
 
 @pytest.mark.integration
@@ -249,40 +225,6 @@ def wait_rows(connection: psycopg.Connection[Any], query: sql.Composed, wanted: 
             found = [(row[0], str(row[1]), *row[2:]) for row in connection.execute(query)]
         except psycopg.errors.UndefinedTable as error:
             found = str(error)
-
-
-@pytest.mark.integration
-def test_rows_of_an_outbox_become_events_of_their_own(client: ConnectClient, namespace: Namespace) -> None:
-    schema, prefix, name = namespace.postgres_schema(), namespace.topic_prefix(), namespace.connector()
-    slot, publication = namespace.slot(), namespace.publication()
-    table = sql.Identifier(schema, "outbox")
-    with app() as connection, psycopg.connect(str.__str__(settings.postgres_dsn("admin")), autocommit=True) as admin:
-        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
-        connection.execute(
-            sql.SQL(
-                "CREATE TABLE {} (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), aggregatetype text, aggregateid text,"
-                " type text, payload jsonb)"
-            ).format(table)
-        )
-        connection.execute(sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(sql.Identifier(publication), table))
-        role = conninfo_to_dict(str.__str__(settings.postgres_dsn("cdc")))["user"]
-        for statement in ("GRANT USAGE ON SCHEMA {} TO {}", "GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}"):
-            admin.execute(sql.SQL(statement).format(sql.Identifier(schema), sql.Identifier(str(role))))
-        source = PostgreSQLSource(
-            prefix=prefix,
-            schema=schema,
-            tables=["outbox"],
-            slot=slot,
-            publication=publication,
-            transforms=[OutboxRouter(topic=f"{prefix}.${{routedByValue}}")],
-        )
-        client.apply(name, source.configuration())
-        client.wait_ready(name)
-        connection.execute(
-            sql.SQL("INSERT INTO {} (aggregatetype, aggregateid, type, payload) VALUES (%s, %s, %s, %s)").format(table),
-            ["order", "17", "OrderPlaced", json.dumps({"total": 3})],
-        )
-    assert values(f"{prefix}.order", 1) == [{"total": 3}]
 
 
 @pytest.mark.integration

@@ -10,13 +10,23 @@ read one directory alone (KIP-297, KIP-388). What a class has no field for is gi
 
 from __future__ import annotations
 
-from streamlab.connect.connectors.common import Connector, Format, OutboxRouter, Snapshot, Transform, Unwrap
+from streamlab.connect.connectors.common import (
+    Connector,
+    Deletes,
+    Format,
+    OutboxRouter,
+    Predicate,
+    Snapshot,
+    Transform,
+    Unwrap,
+)
 from streamlab.connect.connectors.databases import MySQLSource, PostgreSQLSource, mysql_source
 from streamlab.connect.connectors.files import FileSink, FileSource
 from streamlab.connect.connectors.jdbc import JDBCSink
 
 __all__ = [
     "Connector",
+    "Deletes",
     "FileSink",
     "FileSource",
     "Format",
@@ -24,6 +34,7 @@ __all__ = [
     "MySQLSource",
     "OutboxRouter",
     "PostgreSQLSource",
+    "Predicate",
     "Snapshot",
     "Transform",
     "Unwrap",

@@ -10,12 +10,24 @@ from typing import ClassVar, Literal
 
 from streamlab import settings
 
-__all__ = ["AVRO_CONVERTER", "Connector", "Format", "OutboxRouter", "Snapshot", "Transform", "Unwrap", "switch"]
+__all__ = [
+    "AVRO_CONVERTER",
+    "Connector",
+    "Deletes",
+    "Format",
+    "OutboxRouter",
+    "Predicate",
+    "Snapshot",
+    "Transform",
+    "Unwrap",
+    "switch",
+]
 
 Snapshot = Literal["initial", "initial_only", "no_data", "when_needed", "always", "recovery"]
 """When a source reads the tables themselves (``snapshot.mode``). All but initial and always lose something."""
 
 Deletes = Literal["tombstone", "rewrite", "rewrite-with-tombstone", "delete-to-tombstone", "drop"]
+"""What an unwrapped row's deletion becomes: see `Unwrap`."""
 
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
 AVRO_CONVERTER = "io.apicurio.registry.utils.converter.AvroConverter"
@@ -64,8 +76,8 @@ def _registry() -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transform:
-    """A transformation of records on their way (SMT, KIP-66), in Connect's own words.
+class Predicate:
+    """Which records a transformation is for (KIP-585), in Connect's own words.
 
     Parameters
     ----------
@@ -81,9 +93,54 @@ class Transform:
     cls: str
     settings: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def topics(cls, alias: str, pattern: str) -> Predicate:
+        """Records whose topic a regular expression of Java matches as a whole."""
+        name = "org.apache.kafka.connect.transforms.predicates.TopicNameMatches"
+        return cls(alias=alias, cls=name, settings={"pattern": pattern})
+
+    @classmethod
+    def tombstones(cls, alias: str = "tombstone") -> Predicate:
+        """Records without a value."""
+        return cls(alias=alias, cls="org.apache.kafka.connect.transforms.predicates.RecordIsTombstone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """A transformation of records on their way (SMT, KIP-66), in Connect's own words.
+
+    Parameters
+    ----------
+    alias : str
+        Its name in this configuration.
+    cls : str
+        Its Java class.
+    settings : mapping of str to str
+        Its configuration, without the prefix.
+    only, unless : Predicate, optional
+        The records that it is for, or those that it leaves as they are; one of the two.
+    """
+
+    alias: str
+    cls: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    only: Predicate | None = None
+    unless: Predicate | None = None
+
+    @property
+    def predicate(self) -> Predicate | None:
+        """The predicate, of either kind."""
+        return self.only or self.unless
+
     def keys(self) -> dict[str, str]:
-        """Its part of the configuration, without the prefix."""
+        """Its part of the configuration, without the prefix and the predicate."""
         return {"type": self.cls, **self.settings}
+
+    def condition(self) -> dict[str, str]:
+        """Which records it is for."""
+        if self.predicate is None:
+            return {}
+        return {"predicate": self.predicate.alias, **({} if self.only else {"negate": "true"})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +262,13 @@ class Connector(ABC):
         if self.transforms:
             made["transforms"] = ",".join(each.alias for each in self.transforms)
             for each in self.transforms:
-                made |= {f"transforms.{each.alias}.{key}": value for key, value in each.keys().items()}
+                told = each.keys() | each.condition()
+                made |= {f"transforms.{each.alias}.{key}": value for key, value in told.items()}
+        if predicates := {each.predicate.alias: each.predicate for each in self.transforms if each.predicate}:
+            made["predicates"] = ",".join(predicates)
+            for alias, predicate in predicates.items():
+                made[f"predicates.{alias}.type"] = predicate.cls
+                made |= {f"predicates.{alias}.{key}": value for key, value in predicate.settings.items()}
         return {**made, **self.more}
 
 

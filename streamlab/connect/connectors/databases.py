@@ -32,11 +32,19 @@ class _DatabaseSource(Connector):
     poll : float
         Seconds between looks at the queue: what a change waits at most inside of the source.
     heartbeat : float
-        Seconds between heartbeats, which move the offset on while the tables rest; 0: none.
+        Seconds between heartbeats, which move the offset on while the tables rest; 0: none. They stand in the topic
+        ``<prefix>.heartbeat``.
     heartbeat_query : str
         A statement that each heartbeat executes at the source, so that its log moves too.
     signals : str
-        Table through which the source is told what to do (``<database or schema>.<table>``); empty: none.
+        Table through which the source is told what to do (``<database or schema>.<table>``); empty: none. See
+        `streamlab.connect.signals`.
+    chunk_rows : int
+        Rows of a chunk of an incremental snapshot.
+    notifications : bool
+        Tell how snapshots go on, in the topic ``<prefix>.notifications``.
+    retry_wait : float
+        Seconds until a task begins again after a lost connection.
     transactions : bool
         Tell where transactions begin and end, in a topic ``<prefix>.transaction`` and in every envelope.
     partitions : int
@@ -52,6 +60,9 @@ class _DatabaseSource(Connector):
     heartbeat: float = 0.0
     heartbeat_query: str = ""
     signals: str = ""
+    chunk_rows: int = 1024
+    notifications: bool = False
+    retry_wait: float = 1.0
     transactions: bool = False
     partitions: int = 1
 
@@ -62,6 +73,7 @@ class _DatabaseSource(Connector):
             "snapshot.mode": self.snapshot,
             "decimal.handling.mode": self.decimals,
             "poll.interval.ms": milliseconds(self.poll),
+            "retriable.restart.connector.wait.ms": milliseconds(self.retry_wait),
             **topics(self.partitions),
         }
         if Format.AVRO in {self.key_format, self.value_format}:
@@ -71,10 +83,18 @@ class _DatabaseSource(Connector):
             made["time.precision.mode"] = self.times
         if self.heartbeat:
             made["heartbeat.interval.ms"] = milliseconds(self.heartbeat)
+            # By default it is a topic outside of the prefix.
+            made["topic.heartbeat.name"] = f"{self.prefix}.heartbeat"
             if self.heartbeat_query:
                 made["heartbeat.action.query"] = self.heartbeat_query
         if self.signals:
             made["signal.data.collection"] = self.signals
+            # The default leaves two rows in the table for each chunk.
+            made["incremental.snapshot.watermarking.strategy"] = "insert_delete"
+            made["incremental.snapshot.chunk.size"] = str(self.chunk_rows)
+        if self.notifications:
+            made["notification.enabled.channels"] = "sink"
+            made["notification.sink.topic.name"] = f"{self.prefix}.notifications"
         if self.transactions:
             made["provide.transaction.metadata"] = "true"
         return made
@@ -100,7 +120,7 @@ class MySQLSource(_DatabaseSource):
     def settings(self) -> dict[str, str]:
         """The keys of this kind of connector."""
         address = settings.mysql_address("cdc")
-        return {
+        made = {
             "database.hostname": address.host,
             "database.port": str(address.port),
             "database.user": address.user,
@@ -115,6 +135,10 @@ class MySQLSource(_DatabaseSource):
             "driver.allowPublicKeyRetrieval": "true",
             **self._shared(self.database),
         }
+        if self.heartbeat:
+            # A heartbeat is told when something comes from the server; of itself that speaks so often.
+            made["connect.keep.alive.interval.ms"] = milliseconds(self.heartbeat)
+        return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
