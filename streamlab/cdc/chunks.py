@@ -17,8 +17,9 @@ import psycopg
 from psycopg import sql
 
 from streamlab.cdc import arguments, slots
+from streamlab.cdc.facts import Facts
 from streamlab.cdc.incremental import PREFIX, Chunk, ChunkProgress, ChunkWindow, Visibility
-from streamlab.cdc.preflight import Facts, not_tables
+from streamlab.cdc.preflight import not_tables
 from streamlab.cdc.replication.connection import SESSION
 from streamlab.cdc.snapshot import SnapshotTable, tables_of
 from streamlab.cdc.transaction import Transaction

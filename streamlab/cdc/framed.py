@@ -15,9 +15,10 @@ from streamlab.cdc import arguments, slots
 from streamlab.cdc.backlog import ROWS, Backlog
 from streamlab.cdc.connected import FIRST, first_time, persist
 from streamlab.cdc.decoding import HandedOut, StreamDecoder
+from streamlab.cdc.facts import Facts
 from streamlab.cdc.patience import PatientConnection
 from streamlab.cdc.position import Position
-from streamlab.cdc.preflight import Facts, check
+from streamlab.cdc.preflight import check
 from streamlab.cdc.reader import StreamReader
 from streamlab.cdc.slot_log import SlotLog
 from streamlab.cdc.slot_reader import SlotReader
@@ -218,6 +219,7 @@ class BulkReader(SlotReader):
         """Check what has to hold before the slot is read, and note where it stands."""
         facts = self._facts(connection)
         check(facts)
+        self._watch.begin(facts)
         if facts.slot is not None and facts.slot.two_phase and (bulk or self._reader is not self._events):
             raise CannotCapture(
                 f"The slot {self.slot_name} has two-phase commit: its prepared transactions come as events of the "

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from streamlab.cdc import slots
 from streamlab.cdc.chunks import ChunkedSnapshot, ChunkReader
+from streamlab.cdc.facts import Facts
 from streamlab.cdc.framed import BulkReader
 from streamlab.cdc.incremental import ChunkProgress
 from streamlab.cdc.position import LSN
-from streamlab.cdc.preflight import Facts, check
+from streamlab.cdc.preflight import check
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.session import CDCSession
 from streamlab.cdc.transaction import Transaction
@@ -62,7 +63,9 @@ class PostgreSQLCDC(BulkReader):
     slot_name : str
         Says how far this reader has come. One reader at a time.
     tables : sequence of str, optional
-        What the publication has to hold, and is made for, exactly. By default it is taken as it is.
+        What the publication has to hold, and is made for, exactly. By default it is taken as it is. Should one leave it
+        while it is read, the server just sends nothing more of it: within half a minute the iteration ends with
+        `PublicationUnusable`; of a publication that is taken as it is, a warning says so.
     setup_dsn : str, optional
         As the role that owns the tables, which makes and drops the publication. By default `dsn`.
     resume_after : LSN, optional

@@ -1,7 +1,8 @@
-"""What has to hold before the changes of a PostgreSQL can be read: facts, and what is wrong with them.
+"""What has to hold before the changes of a PostgreSQL can be read, and what of it does not.
 
-Pure: `streamlab.cdc.slots` asks the server, `check` judges. Each problem is one sentence and one next step; the
-first is raised, all are in `problems`. Nothing is repaired here, because each repair is somebody's decision.
+Pure: `streamlab.cdc.slots` asks the server for the `streamlab.cdc.facts`, `check` judges. Each problem is one sentence
+and one next step; the first is raised, all are in `problems`. Nothing is repaired here, because each repair is
+somebody's decision.
 
 Source: PostgreSQL's manual, "Logical Replication" (Restrictions, Publication, Row Filters, Column Lists) and
 "Replica Identity" under ALTER TABLE.
@@ -10,10 +11,9 @@ Source: PostgreSQL's manual, "Logical Replication" (Restrictions, Publication, R
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from streamlab.cdc.position import LSN
+from streamlab.cdc.facts import Facts, PublicationFacts, SlotFacts, TableFacts
 from streamlab.cdc.refusals import SLOT_LOST_FIX
 from streamlab.errors import (
     CannotCapture,
@@ -25,116 +25,10 @@ from streamlab.errors import (
     SlotUnusable,
 )
 
-__all__ = ["Facts", "PublicationFacts", "ServerFacts", "SlotFacts", "TableFacts", "check", "not_tables", "problems"]
+__all__ = ["check", "left_out", "not_tables", "problems"]
 
 OLDEST = 14
 """The oldest version whose pgoutput and catalogs this reader knows."""
-
-
-_NOWHERE: Final = LSN(0)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """The server, and the role that asks. `keep_size` is max_slot_wal_keep_size in MB, -1 for no limit."""
-
-    version: int
-    wal_level: str
-    slots: int
-    slots_used: int
-    senders: int
-    senders_used: int
-    keep_size: int
-    standby: bool
-    role: str
-    replication: bool
-    may_create: bool
-    written: LSN
-    database: str
-
-    @property
-    def major(self) -> int:
-        """For example 18."""
-        return self.version // 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class TableFacts:
-    """A table that is captured. `identity` is None where an UPDATE or DELETE cannot name its row."""
-
-    schema: str
-    name: str
-    kind: str
-    persistence: str
-    identity_kind: str
-    readable: bool
-    identity: tuple[str, ...] | None
-    columns: tuple[str, ...] | None = None
-    row_filter: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
-
-    @property
-    def has_identity(self) -> bool:
-        """Whether the log tells which row was changed or deleted."""
-        return self.identity_kind == "f" or self.identity is not None
-
-
-@dataclass(frozen=True, slots=True)
-class PublicationFacts:
-    """A publication and its tables, partitions in place of their parents unless `via_root`."""
-
-    name: str
-    all_tables: bool
-    insert: bool
-    update: bool
-    delete: bool
-    truncate: bool
-    via_root: bool
-    tables: tuple[TableFacts, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SlotFacts:
-    """A replication slot as the server shows it."""
-
-    name: str
-    plugin: str
-    kind: str
-    database: str
-    temporary: bool
-    active_pid: int | None
-    wal_status: str
-    invalidated: str
-    confirmed: LSN | None
-    restart: LSN | None
-    safe_bytes: int | None
-    two_phase: bool
-
-    @property
-    def lost(self) -> bool:
-        """Whether the server has thrown away log that this slot needed."""
-        return self.wal_status == "lost" or bool(self.invalidated)
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """All that is judged. `wanted` are the tables that were asked for, as pairs; empty: what is published is taken.
-
-    `missing` are names that do not exist, `others` what is no table, with its kind as pg_class has it.
-    """
-
-    server: ServerFacts
-    publication: PublicationFacts | None
-    slot: SlotFacts | None
-    publication_name: str
-    slot_name: str
-    wanted: tuple[tuple[str, str], ...] = ()
-    missing: tuple[str, ...] = ()
-    resume_after: LSN = _NOWHERE
-    others: tuple[tuple[str, str], ...] = ()
-
 
 _OTHERS: Final = {
     "v": ("a view: its rows are those of other tables, whose changes the log tells", "Name the tables that it reads"),
@@ -196,6 +90,22 @@ def not_tables(facts: Facts) -> Iterator[ChangeStreamError]:
     for name, kind in facts.others:
         what, fix = _OTHERS.get(kind, _INDEX)
         yield CannotCapture(f"{name} is {what}.", f"{fix}.")
+
+
+def left_out(facts: Facts) -> ChangeStreamError | None:
+    """What to say of a publication that is being read, and leaves out a table that was asked for and is there."""
+    publication = facts.publication
+    if publication is None:
+        return None  # the stream itself says that
+    left = set(facts.wanted) - {(each.schema, each.name) for each in publication.tables}
+    if not left:
+        return None
+    names = ", ".join(f"{_quoted(schema)}.{_quoted(table)}" for schema, table in sorted(left))
+    return PublicationUnusable(
+        f"The publication {publication.name} does not hold {_listed(left)} any more: its changes are not sent.",
+        f"As its owner: ALTER PUBLICATION {_quoted(publication.name)} ADD TABLE {names}, and read these tables anew, "
+        "because changes in between are gone; or leave tables= out.",
+    )
 
 
 def _server(facts: Facts, *, new_slot: bool) -> Iterator[ChangeStreamError]:

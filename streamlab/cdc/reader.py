@@ -63,6 +63,8 @@ class StreamReader(Connected[H]):
         Tells the changes of what is handed out, by operation; and how many transactions some of it holds.
     wanted : callable
         Whether something is handed out; else it counts as read.
+    watch : callable, optional
+        Called again and again while a stream is read; what it raises ends the iteration.
     resumable : bool
         Whether the slot outlives its connection. Of one that does not, what was handed out and not acknowledged is kept
         here, to come again.
@@ -85,6 +87,7 @@ class StreamReader(Connected[H]):
         count: Callable[[H, Callable[[Mapping[str, int]], None]], None] = tally,
         whole: Callable[[list[H]], int] = len,
         wanted: Callable[[H], bool] = has_changes,
+        watch: Callable[[], None] | None = None,
         resumable: bool = True,
         takers: list[Taker] | None = None,
         first: RetryPolicy = FIRST,
@@ -99,7 +102,7 @@ class StreamReader(Connected[H]):
         self._gathering = gathering
         self._count = count
         self._whole = whole
-        self._wanted = wanted
+        self._wanted, self._watch = wanted, watch
         self._held: deque[H] = deque()
         self.part: H | None = None
         """What was handed out last, while that is a part of a transaction whose rest is still to come."""
@@ -142,6 +145,8 @@ class StreamReader(Connected[H]):
                 if not waiting and timeout is not None:
                     deadline = time.monotonic() + timeout
                 waiting = True
+            if self._watch is not None:
+                self._watch()
             left = 1.0 if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 self._read(min(left, 0.1))

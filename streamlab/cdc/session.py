@@ -21,10 +21,11 @@ from psycopg import sql
 
 from streamlab.cdc import slots
 from streamlab.cdc.decoding import Ended, ends_transaction
+from streamlab.cdc.facts import Facts
 from streamlab.cdc.framed import BulkReader
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import LSN, Position
-from streamlab.cdc.preflight import Facts, check
+from streamlab.cdc.preflight import check
 from streamlab.cdc.reader import StreamReader
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.snapshot import Snapshot, tables_of
@@ -118,6 +119,7 @@ class CDCSession(BulkReader):
             check(facts, slot=False)
             self._catalog.look(connection, self.publication, binary=self._binary)
             self._facts_at_start = facts
+            self._watch.begin(facts)
             stream = self._stream = ReplicationStream(
                 self.dsn, bookkeeping=self._books, lock=self._lock, silence=self._silence
             )

@@ -8,6 +8,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,12 +19,13 @@ from streamlab.cdc.asked import AskedFor
 from streamlab.cdc.catalog import CatalogTypes
 from streamlab.cdc.connected import RECONNECT
 from streamlab.cdc.decoding import Ended, StreamDecoder, Taker
+from streamlab.cdc.facts import Facts
 from streamlab.cdc.followed import Followed
 from streamlab.cdc.handling import Handlers
 from streamlab.cdc.incremental import PREFIX
 from streamlab.cdc.pgoutput import Decoder
 from streamlab.cdc.position import LSN, Position
-from streamlab.cdc.preflight import Facts, check
+from streamlab.cdc.preflight import check
 from streamlab.cdc.questions import SlotPositions, SlotQuestions
 from streamlab.cdc.reader import StreamReader
 from streamlab.cdc.recording import About, Recorder
@@ -31,6 +33,7 @@ from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.source import Lag
 from streamlab.cdc.spill import Spill, default_directory
 from streamlab.cdc.transaction import Transaction
+from streamlab.cdc.watch import PublicationWatch
 from streamlab.dead_letters import DeadLetters
 from streamlab.errors import ChangeStreamError, SettingsError
 from streamlab.failpoints import failpoint
@@ -102,6 +105,7 @@ class SlotReader(Followed):
         self._questions = SlotQuestions(self._ordinary, slot_name)
         self._takers: list[Taker] = [] if tap is None else [tap]
         self._asked_for = AskedFor(messages, lambda: PREFIX if self._chunked == self._iteration else None)
+        self._watch = PublicationWatch(self._look_beside)
         self._chunked = -1
         """The iteration that reads chunks: their watermarks are messages."""
         self._events = self._stream_reader(self._decoder(protocol))
@@ -148,6 +152,7 @@ class SlotReader(Followed):
             reconnect=self._reconnect,
             takers=self._takers,
             wanted=self._asked_for,
+            watch=self._watch,
             **options,
         )
 
@@ -169,6 +174,10 @@ class SlotReader(Followed):
             tables=self.tables,
             resume_after=self._resume_after,
         )
+
+    def _look_beside(self) -> Facts:
+        with closing(self._ordinary()) as connection:
+            return self._facts(connection)
 
     def _ordinary(self) -> psycopg.Connection[Any]:
         return slots.connect(self.dsn)

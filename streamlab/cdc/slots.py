@@ -18,9 +18,9 @@ from typing import Any, Final
 import psycopg
 from psycopg import conninfo, sql
 
+from streamlab.cdc.facts import Facts, PublicationFacts, ServerFacts, SlotFacts, TableFacts
 from streamlab.cdc.patience import PatientConnection
 from streamlab.cdc.position import LSN
-from streamlab.cdc.preflight import Facts, PublicationFacts, ServerFacts, SlotFacts, TableFacts
 from streamlab.cdc.refusals import refused
 from streamlab.errors import CannotCapture, SettingsError, SlotInUse
 from streamlab.sql import load

@@ -11,8 +11,9 @@ from psycopg import sql
 
 from streamlab import settings
 from streamlab.cdc import slots
+from streamlab.cdc.facts import Facts, PublicationFacts, ServerFacts, SlotFacts, TableFacts
 from streamlab.cdc.position import LSN
-from streamlab.cdc.preflight import Facts, PublicationFacts, ServerFacts, SlotFacts, TableFacts, check, problems
+from streamlab.cdc.preflight import check, problems
 from streamlab.errors import (
     CannotCapture,
     ChangeStreamError,

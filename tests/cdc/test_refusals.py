@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from streamlab import settings
 from streamlab.cdc import LSN, MySQLCDC, PostgreSQLCDC
@@ -267,3 +268,80 @@ def test_a_column_without_a_binary_form_that_comes_in_mid_stream_is_said(shop: S
     with pytest.raises(ChangeStreamError, match="binary=False"):
         list(cdc.catch_up() if way == "catch_up" else cdc.frames(idle=10))
     assert len(list(shop.reader(initialize=False).transactions(until=1))) == 1
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("way", ["transactions", "frames", "handler", "session"])
+def test_a_table_that_leaves_the_publication_in_mid_stream_is_said(shop: Shop, way: str) -> None:
+    both = [shop.orders, f"{shop.schema}.other"]
+    cdc: Any = shop.session(tables=both) if way == "session" else shop.reader(tables=both)
+    cdc._watch.every = 0.05
+    cdc.initialize()
+    shop.insert(1)
+    if way == "handler":
+        seen: list[Any] = []
+        cdc.add_handler(seen.append)
+        cdc.start()
+        eventually(lambda: seen)
+    else:
+        items = cdc.frames(max_wait=0.05, idle=20) if way == "frames" else cdc.transactions(idle=20)
+        assert len(next(items)) == 1
+    shop.app.execute(sql.SQL("ALTER PUBLICATION {} DROP TABLE other").format(sql.Identifier(cdc.publication)))
+    shop.app.execute("INSERT INTO other VALUES (1)")
+    if way == "handler":
+        eventually(lambda: not cdc.running)
+    with pytest.raises(PublicationUnusable, match="does not hold .*other any more") as caught:
+        cdc.stop() if way == "handler" else next(items)
+    assert f"ADD TABLE {shop.schema}.other" in caught.value.fix
+    if way == "session":
+        return
+    with pytest.raises(PublicationUnusable):
+        next(cdc.transactions())
+    shop.app.execute(sql.SQL("ALTER PUBLICATION {} ADD TABLE other").format(sql.Identifier(cdc.publication)))
+    shop.insert(2)
+    found = [event.new_data["id"] for each in cdc.transactions(until=cdc.written()) for event in each]
+    assert found[-1] == 2
+
+
+@pytest.mark.integration
+def test_tables_come_and_go_where_the_publication_is_taken_as_it_is(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop.reader(tables=[shop.orders, f"{shop.schema}.other"]).close()
+    publication = sql.Identifier(shop.publication)
+    cdc = shop.reader(tables=(), initialize=False)
+    cdc._watch.every = 0.05
+    shop.insert(1)
+    transactions = cdc.transactions(idle=20)
+    cdc.acknowledge(next(transactions))
+    shop.app.execute(sql.SQL("ALTER PUBLICATION {} DROP TABLE other").format(publication))
+
+    def said() -> list[str]:
+        return [each.getMessage() for each in caplog.records if "any more" in each.getMessage()]
+
+    number = 1
+    while not said():
+        number += 1
+        assert number < 2000
+        shop.insert(number)
+        cdc.acknowledge(next(transactions))
+    assert "other" in said()[0]
+    shop.app.execute("ALTER TABLE orders RENAME TO renamed")
+    shop.app.execute("INSERT INTO renamed VALUES (0)")
+    assert next(iter(next(transactions))).table_name == "renamed"
+    assert len([each for each in said() if ".other" in each]) == 1
+
+
+@pytest.mark.integration
+def test_a_table_that_is_dropped_or_renamed_does_not_end_the_stream(shop: Shop) -> None:
+    cdc = shop.reader(tables=[shop.orders, f"{shop.schema}.other"])
+    cdc._watch.every = 0.0
+    shop.insert(1)
+    transactions = cdc.transactions(idle=20)
+    cdc.acknowledge(next(transactions))
+    shop.app.execute("DROP TABLE other")
+    shop.insert(2)
+    cdc.acknowledge(next(transactions))
+    shop.app.execute("ALTER TABLE orders RENAME TO renamed")
+    shop.app.execute("INSERT INTO renamed VALUES (3)")
+    assert next(iter(next(transactions))).new_data["id"] == 3
