@@ -115,3 +115,12 @@ class Facts:
     missing: tuple[str, ...] = ()
     resume_after: LSN = _NOWHERE
     others: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def moved_past(self) -> bool:
+        """Whether the slot keeps nothing any more of where the stream is to go on.
+
+        True of one that was made anew after that; and of one that is the same, after it was quiet for long.
+        """
+        restart = None if self.slot is None else self.slot.restart
+        return restart is not None and 0 < self.resume_after < restart

@@ -237,6 +237,13 @@ class BulkReader(SlotReader):
                         "It was dropped and made again, or another program has read it. Begin with a new snapshot; or, "
                         "if that program has handled them, iterate anew.",
                     )
+                if facts.moved_past and not self._books.flush:
+                    log.warning(
+                        "%s: the slot stands at %s, and keeps nothing any more of what follows %s, where the sink "
+                        "stands. Right, if nobody but this reader has ever moved it: then nothing of the publication "
+                        "lies between. If it was made anew, changes are missing: begin with a new snapshot",
+                        self.slot_name, facts.slot.confirmed, self._resume_after,
+                    )  # fmt: skip
                 self._books.confirmed(facts.slot.confirmed)
         return facts
 

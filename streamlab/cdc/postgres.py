@@ -70,7 +70,9 @@ class PostgreSQLCDC(BulkReader):
         As the role that owns the tables, which makes and drops the publication. By default `dsn`.
     resume_after : LSN, optional
         The end of the last transaction whose effect the sink holds: it and all before it are passed over, and
-        acknowledged.
+        acknowledged. The slot has to be the one that was read by then. One that was made anew has lost what lies
+        between, and PostgreSQL does not tell them apart: a slot that keeps nothing any more from there on gets a
+        warning, as does one that was quiet for long.
     protocol : int
         Of pgoutput, 1 to 4. From 2 on, large transactions come while they are in progress; from 3 on, a slot that was
         made with `two_phase` sends prepared ones.

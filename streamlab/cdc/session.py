@@ -63,6 +63,11 @@ class CDCSession(BulkReader):
             raise SettingsError(f"There is no snapshot={snapshot!r}.", "Use never, initial or only.")
         if publication is None and not tables:
             raise SettingsError("A session needs to know what to read.", "Give tables=[...] or publication=.")
+        if options.get("resume_after"):
+            raise SettingsError(
+                "A session begins now, so what follows resume_after would be missing from it.",
+                "Read a slot that was there by then: PostgreSQLCDC(..., resume_after=...).",
+            )
         name = slot_name or f"streamlab_session_{secrets.token_hex(6)}"
         self._own_publication = publication is None
         super().__init__(dsn, publication or name, name, tables=tables, setup_dsn=setup_dsn, **options)

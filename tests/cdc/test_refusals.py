@@ -345,3 +345,40 @@ def test_a_table_that_is_dropped_or_renamed_does_not_end_the_stream(shop: Shop) 
     shop.app.execute("ALTER TABLE orders RENAME TO renamed")
     shop.app.execute("INSERT INTO renamed VALUES (3)")
     assert next(iter(next(transactions))).new_data["id"] == 3
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("way", ["transactions", "frames"])
+def test_a_slot_that_may_have_been_made_again_since_the_sink_was_written_is_said(
+    shop: Shop, again: bool, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cdc = shop.reader()
+    shop.insert(1)
+    transactions = cdc.transactions(idle=10)
+    kept = next(transactions)
+    cdc.acknowledge(kept)
+    cdc.close()
+    if again:
+        shop.value("SELECT pg_drop_replication_slot(%s)", shop.slot)
+        shop.insert(2)
+        shop.value("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')::text", shop.slot)
+    shop.insert(3)
+    with shop.reader(resume_after=kept.end_position) as cdc:
+        for _ in range(2):
+            if way == "frames":
+                (batch,) = cdc.frames(until=1, max_wait=0.05)
+                assert batch.of("orders", shop.schema)["id"].to_list() == [3]
+            else:
+                (transaction,) = cdc.transactions(until=1)
+                assert [event.new_data["id"] for event in transaction] == [3]
+            shop.kill_walsender()
+    said = [each for each in caplog.records if "made anew" in each.getMessage()]
+    assert len(said) == again
+    if again:
+        assert str(kept.end_position) in said[0].getMessage()
+
+
+def test_a_session_cannot_go_on_after_a_position() -> None:
+    with pytest.raises(SettingsError, match="begins now"):
+        PostgreSQLCDC.session("host=nowhere", ["orders"], resume_after=LSN(5))
