@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-_LIMIT = 15.0
+_LIMIT = 20.0
 """Seconds for which a worker of Kafka Connect that does not answer is asked again."""
 
 
