@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamlab.connect.answers import ConnectorOffset, ConnectorStatus
 from streamlab.connect.client import ConnectClient
+from streamlab.connect.dead_letters import SinkDeadLetter, dead_letters
 from streamlab.connect.lint import Finding, lint, lint_text
 from streamlab.connect.signals import MySQLSignals, PostgreSQLSignals, Signal
 
@@ -25,6 +26,8 @@ __all__ = [
     "MySQLSignals",
     "PostgreSQLSignals",
     "Signal",
+    "SinkDeadLetter",
+    "dead_letters",
     "lint",
     "lint_text",
 ]
