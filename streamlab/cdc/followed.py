@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from streamlab.cdc import arguments
@@ -79,6 +79,10 @@ class Followed(ABC):
     def _ends(self, upto: Any, position: Any) -> bool:
         """Whether what ends at this position is the last that ends at or before `upto`. Not where more ends there."""
         return upto is not None and bool(upto <= position)
+
+    def _ready(self, rows: int) -> Sequence[Transaction]:
+        """What is there already, of about so many changes, where a reader can hand it out faster than one by one."""
+        return ()
 
     def _passed(self, what: Any) -> None:  # noqa: B027 - nothing to do is the rule
         """The caller has come back for more. Only a session takes that as an acknowledgement."""
@@ -179,6 +183,10 @@ class Followed(ABC):
             while rows < max_rows and (left := deadline - time.monotonic()) > 0:
                 if self._ends(upto, found[-1].end_position):
                     break
+                if upto is None and (more := self._ready(max_rows - rows)):
+                    found.extend(more)
+                    rows += sum(map(len, more))
+                    continue
                 following = self._get(iteration, left, upto)
                 if following is None:
                     break

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streamlab.cdc.debezium.position import Partition
 from streamlab.errors import CannotCapture, ChangeStreamError, LogPurged, StreamLost
@@ -146,7 +146,7 @@ class Member:
 
     # -- what comes -------------------------------------------------------------------------------
 
-    def drain(self, limit: int, timeout: float) -> list[Message]:
+    def drain(self, limit: int, timeout: float) -> list[Any]:
         """Messages that are there, or the first that comes in so many seconds; errors and ends of partitions too.
 
         Raises
@@ -155,7 +155,7 @@ class Member:
             A partition that was assigned cannot be read.
         """
         consumer = self._consumer
-        found: list[Message] = consumer.consume(limit, 0)
+        found: list[Any] = consumer.consume(limit, 0)
         if not found and timeout > 0 and (first := consumer.poll(timeout)) is not None:
             found = [first, *consumer.consume(limit - 1, 0)]
         failure, self._failure = self._failure, None

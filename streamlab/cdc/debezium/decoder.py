@@ -22,6 +22,7 @@ from streamlab.cdc.debezium.envelope import (
     mark_of,
     message_of,
     ordinal_of,
+    quick,
     row_event,
     shape_of,
     told_database,
@@ -81,6 +82,13 @@ class Decoder:
         self._keys: dict[str, Heads[tuple[str, ...]]] = {}
         self._registered = registered
         self._others: dict[bytes, Shape] = {}
+        self._single_keys: dict[str, tuple[bytes, tuple[str, ...]]] = {}
+        self._bare_shapes: dict[str, Shape] = {}
+
+    @property
+    def untyped(self) -> Untyped:
+        """What was said of JSON without schemas."""
+        return self._untyped
 
     @property
     def transaction(self) -> Mapping[str, Any] | None:
@@ -129,6 +137,8 @@ class Decoder:
             if head is not None:
                 made = head.made
                 data = value[head.size : -1]
+            elif (shape := self._bare_shapes.get(topic)) is not None and value[0] == 123:  # {
+                return shape(value, position, self.key_names(topic, key), ())
             elif value[0] == 0:
                 return self._confluent(position, key, value, headers)
             else:
@@ -141,16 +151,19 @@ class Decoder:
                 data = value[size:-1]
             if value[-1] != 125:  # }
                 raise ValueError("it is cut short")
-            return made(data, position, self._key(topic, key), (headers() if headers else None) or ())
+            return made(data, position, self.key_names(topic, key), (headers() if headers else None) or ())
         except ChangeStreamError:
             raise
         except MALFORMED as error:
             raise refused(position, value, error) from error
 
-    def _key(self, topic: str, key: bytes | None) -> tuple[str, ...]:
-        """The names of the primary key's columns."""
+    def key_names(self, topic: str, key: bytes | None) -> tuple[str, ...]:
+        """The names of the primary key's columns, by a record's key."""
         if not key:
             return ()
+        known = self._single_keys.get(topic)
+        if known is not None and key.startswith(known[0]) and key.count(b'":') == 1:
+            return known[1]
         heads = self._keys.get(topic) or self._keys.setdefault(topic, Heads())
         head = heads.find(key)
         if head is not None:
@@ -160,7 +173,11 @@ class Decoder:
             names = orjson.loads(key)
             if isinstance(names, dict) and names.keys() == {"schema", "payload"}:
                 names = names["payload"]
-            return tuple(names) if isinstance(names, dict) else ()
+            made = tuple(names) if isinstance(names, dict) else ()
+            if len(made) == 1 and key.startswith(begin := b"{" + orjson.dumps(made[0]) + b":"):
+                # A key of one column, which as good as all are, is recognized by its beginning.
+                self._single_keys[topic] = begin, made
+            return made
         schema, size = found
         made = tuple(field["field"] for field in schema.get("fields") or ())
         heads.add(key, size, made)
@@ -179,7 +196,7 @@ class Decoder:
         if key and key[0] == 0:
             names = self._registered(key[:5], self._wanted)[0](key[5:])
         elif key:
-            names = self._key("", key)
+            names = self.key_names("", key)
         return shape(value[5:], position, names, (headers() if headers else None) or ())
 
     def _bare(
@@ -193,23 +210,41 @@ class Decoder:
             if isinstance(schema, dict):
                 known = orjson.dumps(schema)
                 shape = self._others.get(known) or self._others.setdefault(known, shape_of(schema, self._wanted))
-                names = self._key(topic, key)
+                names = self.key_names(topic, key)
                 return shape(orjson.dumps(payload), position, names, (headers() if headers else None) or ())
             if payload is None:
                 return None
             value = orjson.dumps(payload)
         if "op" in payload and "source" in payload:
-            return self._untyped_envelope(topic, position, key, payload, value)
+            event = self._untyped_envelope(position, self.key_names(topic, key), payload, value)
+            if topic not in self._bare_shapes and event.table_name:
+                self._bare_shapes[topic] = self._bare_shape(topic, event, payload["source"])
+            return event
         if payload.keys() >= {"status", "id", "event_count"}:
             return mark_of(payload)
         if "ddl" in payload or payload.keys() == {"ts_ms"}:
             return None
         return self._untyped_row(topic, position, key, payload, (headers() if headers else None) or ())
 
+    def _bare_shape(self, topic: str, event: ChangeEvent, source: Mapping[str, Any]) -> Shape:
+        """The common road for what follows in a topic of JSON without schemas."""
+        schema, table, database = event.schema, event.table_name, database_of(source["connector"])
+
+        def careful(data: bytes, position: Position, names: tuple[str, ...], headers: Headers) -> Decoded:
+            if data.startswith(b'{"schema":'):
+                self._bare_shapes.pop(topic, None)  # from here on with schemas
+            return self._bare(topic, position, dumped(names), orjson.loads(data), data, None)
+
+        return quick(
+            source, self._untyped.compiled(schema, table, database), careful, self._wanted,
+            keyed=database == "postgresql" and not self._wanted.whole_before,
+            signs=_PLACEHOLDERS if database == "postgresql" else (), table=(schema, table),
+        )  # fmt: skip
+
     def _untyped_envelope(
-        self, topic: str, position: Position, key: bytes | None, payload: dict[str, Any], value: bytes
+        self, position: Position, names: tuple[str, ...], payload: dict[str, Any], value: bytes
     ) -> ChangeEvent:
-        source, names = payload["source"], self._key(topic, key)
+        source = payload["source"]
         ordinal = ordinal_of(self._wanted, payload.get("transaction"))
         if payload["op"] == "m":
             return message_of(payload, position, ordinal)
@@ -236,9 +271,14 @@ class Decoder:
         told = added_of({name: row.pop(name) for name in [each for each in row if each.startswith("__")]}, headers)
         row = {name: UNCHANGED if value == "__debezium_unavailable_value" else value for name, value in row.items()}
         schema = told.get("schema") or told.get("source_schema") or told.get("db") or told.get("source_db")
-        event = row_event(told, row, position, self._key(topic, key), self._wanted)
+        event = row_event(told, row, position, self.key_names(topic, key), self._wanted)
         self._untyped.convert(row, str(schema), event.table_name, told_database(told))
         return event
+
+
+def dumped(names: tuple[str, ...]) -> bytes:
+    """A key of these columns."""
+    return orjson.dumps(dict.fromkeys(names))
 
 
 def refused(position: Position, value: bytes, error: BaseException) -> ProtocolError:

@@ -11,7 +11,7 @@ Extraction".
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -23,7 +23,18 @@ from streamlab.cdc.debezium.values import Field
 from streamlab.cdc.event import NOTHING, ChangeEvent, Operation
 from streamlab.cdc.position import Position
 
-__all__ = ["UNWRAPPED", "Decoded", "Mark", "Shape", "Wanted", "database_of", "event_of", "message_of", "shape_of"]
+__all__ = [
+    "UNWRAPPED",
+    "Decoded",
+    "Mark",
+    "Shape",
+    "Wanted",
+    "database_of",
+    "event_of",
+    "message_of",
+    "quick",
+    "shape_of",
+]
 
 OPERATIONS: Final = {
     "c": Operation.INSERT, "u": Operation.UPDATE, "d": Operation.DELETE, "t": Operation.TRUNCATE,
@@ -174,11 +185,6 @@ def _envelope(fields: Mapping[str, Field], wanted: Wanted) -> Shape:
     database = database_of(fields["source"].get("name") or "")
     columns = fields["after"]["fields"]
     rows = Rows(columns, database)
-    signs = placeholders(columns) if database == "postgresql" else ()
-    convert, operations, epoch, delta, loads = rows.convert, OPERATIONS, _EPOCH, timedelta, orjson.loads
-    where = "schema" if "schema" in source else "db"
-    time, unit = ("ts_us", 1) if "ts_us" in source else ("ts_ms", 1000)
-    xid = "gtid" if "gtid" in source else "txId" if "txId" in source else ""
     keyed = database == "postgresql" and not wanted.whole_before
 
     def careful(data: bytes, position: Position, key: tuple[str, ...], headers: Headers) -> ChangeEvent:
@@ -189,13 +195,48 @@ def _envelope(fields: Mapping[str, Field], wanted: Wanted) -> Shape:
         ordinal = ordinal_of(wanted, payload.get("transaction"))
         return event_of(payload, before, after, position, ordinal, key)
 
-    def quick(data: bytes, position: Position, key: tuple[str, ...], headers: Headers) -> ChangeEvent:
+    signs = placeholders(columns) if database == "postgresql" else ()
+    return quick(source, rows.convert, careful, wanted, keyed=keyed, signs=signs)
+
+
+def quick(
+    source: Collection[str], convert: Callable[[dict[str, Any]], None], careful: Shape, wanted: Wanted, *, keyed: bool,
+    signs: Sequence[bytes], table: tuple[str, str] | None = None,
+) -> Shape:  # fmt: skip
+    """The common road through envelopes of one form.
+
+    Parameters
+    ----------
+    source : collection of str
+        The fields of its block ``source``.
+    convert : callable
+        Replaces values in a row.
+    careful : Shape
+        What reads whatever this one trips over.
+    wanted : Wanted
+        As for `shape_of`.
+    keyed : bool
+        Whether only the key of an old row is true.
+    signs : sequence of bytes
+        What stands in records that `careful` has to read.
+    table : tuple of str, optional
+        Schema and table, where records of other ones may come too: they are not read here.
+    """
+    operations, epoch, delta, loads = OPERATIONS, _EPOCH, timedelta, orjson.loads
+    where = "schema" if "schema" in source else "db"
+    time, unit = ("ts_us", 1) if "ts_us" in source else ("ts_ms", 1000)
+    xid = "gtid" if "gtid" in source else "txId" if "txId" in source else ""
+
+    def read(data: bytes, position: Position, key: tuple[str, ...], headers: Headers) -> Decoded:
         for sign in signs:
             if sign in data:
                 return careful(data, position, key, headers)
         try:
             payload = loads(data)
             said, old, new = payload["source"], payload["before"], payload["after"]
+            schema, name = said[where], said["table"]
+            if table is not None and (schema, name) != table:
+                return careful(data, position, key, headers)
             wanted.transaction = transaction = payload.get("transaction")
             if new is None:
                 new = NOTHING
@@ -214,15 +255,14 @@ def _envelope(fields: Mapping[str, Field], wanted: Wanted) -> Shape:
             return _MAKE(
                 ChangeEvent,
                 (
-                    operations[payload["op"]], said[where], said["table"], old, new,
-                    epoch + delta(0, 0, said[time] * unit), number if type(number) is str else str(number),
-                    position, ordinal, key,
+                    operations[payload["op"]], schema, name, old, new, epoch + delta(0, 0, said[time] * unit),
+                    number if type(number) is str else str(number), position, ordinal, key,
                 ),
             )  # fmt: skip
         except MALFORMED:
             return careful(data, position, key, headers)
 
-    return quick
+    return read
 
 
 # -- unwrapped ------------------------------------------------------------------------------------

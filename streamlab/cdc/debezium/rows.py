@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from streamlab.cdc.debezium.values import UNAVAILABLE, Field, Reader, reader
 from streamlab.cdc.event import UNCHANGED
 
-__all__ = ["MALFORMED", "Rows", "exactly", "placeholders"]
+__all__ = ["MALFORMED", "Rows", "compiled", "exactly", "placeholders"]
 
 MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
@@ -82,7 +82,7 @@ class Rows:
                 raise ValueError(f"the column {field.get('field')}: {_said(error)}") from error
         self.names = tuple(readers)
         self._readers = {name: read for name, read in readers.items() if read is not None}
-        self.convert = _compiled(self._readers)
+        self.convert = compiled(self._readers)
 
     def careful(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The same for a row that `exactly` has read.
@@ -115,8 +115,14 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 
-def _compiled(readers: Mapping[str, Reader]) -> Callable[[dict[str, Any]], None]:
-    lines, names = ["def convert(row):"], {}
+def compiled(
+    readers: Mapping[str, Reader], only: Collection[str] | None = None
+) -> Callable[[dict[str, Any]], None]:  # fmt: skip
+    """A function that replaces the values of these columns; it raises for a row with others than `only`."""
+    lines = ["def convert(row):"]
+    names: dict[str, Any] = {"ONLY": None if only is None else frozenset(only)}
+    if only is not None:
+        lines.append(" if not row.keys() <= ONLY: raise KeyError")
     for index, (name, read) in enumerate(readers.items()):
         names[f"read{index}"] = read
         lines += [f" v = row[{name!r}]", f" if v is not None: row[{name!r}] = read{index}(v)"]

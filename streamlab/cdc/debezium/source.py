@@ -13,7 +13,20 @@ Source: Debezium's manual; Kafka's protocol guide, "Group membership"; docs/valu
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from streamlab.cdc.debezium.position import KafkaPosition
 from streamlab.cdc.debezium.topic_reader import TopicReader
+from streamlab.cdc.interrupts import uninterrupted
+from streamlab.cdc.position import Position
+from streamlab.cdc.source import enough
+from streamlab.errors import ChangeStreamError, SettingsError
+
+if TYPE_CHECKING:
+    from streamlab.cdc.debezium.frames import FrameMaker, Records
+    from streamlab.cdc.frames import FrameBatch
 
 __all__ = ["DebeziumSource"]
 
@@ -73,3 +86,105 @@ class DebeziumSource(TopicReader):
     options : mapping, optional
         Of librdkafka, such as ``security.protocol`` or ``max.poll.interval.ms``.
     """
+
+    _maker: FrameMaker | None = None
+
+    def frames(
+        self, *, max_rows: int = 50_000, max_wait: float = 0.5, until: int | Position | None = None,
+        idle: float | None = None,
+    ) -> Iterator[FrameBatch]:  # fmt: skip
+        """Changes as Polars frames, one for each table and batch, from the last acknowledgement on; see docs/frames.md.
+
+        ::
+
+            for batch in cdc.frames():
+                for frame in batch:
+                    store(frame.schema, frame.table_name, frame.data)
+                cdc.acknowledge(batch)
+
+        All that holds for `transactions` holds here, where each change stands for itself. No object is made for a value
+        of JSON with schemas, nor of JSON without where `types` has all columns; other records are read one by one.
+
+        Parameters
+        ----------
+        max_rows : int
+            Records from which on they are decoded together; a batch may hold some more.
+        max_wait : float
+            Seconds that a record waits for others.
+        until : int or KafkaPosition, optional
+            As for `transactions`: so many batches, or up to a position.
+        idle : float, optional
+            End when nothing came for so many seconds.
+
+        Raises
+        ------
+        SettingsError
+            There is a `transaction_topic`: frames do not put transactions together.
+        ChangeStreamError
+            The topics cannot be read, or a record cannot.
+        """
+        from streamlab.cdc.debezium.frames import FrameMaker
+
+        if self._assembler is not None:
+            raise SettingsError(
+                "Frames do not put the source's transactions together.",
+                "Leave transaction_topic out: each change has its place in its topic.",
+            )
+        ends = enough(until, KafkaPosition)
+        maker = self._maker = self._maker or FrameMaker(
+            self._decoder, whole_before=self._replica_identity == "full"
+        )  # fmt: skip
+        iteration = self._begin()
+        if self._queue:
+            self._drop()  # decoded as events, and to come again
+
+        def following(timeout: float | None, upto: KafkaPosition | None) -> FrameBatch | None:
+            return self._next_frames(maker, timeout, upto, max_rows, max_wait)
+
+        return self._each(iteration, following, ends, idle)
+
+    def _next_frames(
+        self, maker: FrameMaker, timeout: float | None, upto: KafkaPosition | None, max_rows: int, max_wait: float
+    ) -> FrameBatch | None:
+        from streamlab.cdc.debezium.frames import last_time
+        from streamlab.cdc.frames.batch import FrameBatch
+
+        records: dict[str, Records] = {}
+        ends: dict[tuple[str, int], int] = {}
+        deadline = None if timeout is None else time.monotonic() + timeout
+        due = 0.0
+        waiting = self._member is not None and self._member.joined
+        while not self._stopping.is_set():
+            if not ends.keys() <= self._books.cursor.keys():
+                # A partition went to another member while records of it were gathered: all are fetched again.
+                self._drop()
+                records, ends = {}, {}
+            now = time.monotonic()
+            count = sum(map(len, records.values()))
+            reached = upto is not None and (not self._books.missing(upto) or self._reached_with(upto, ends))
+            if count and (count >= max_rows or now >= due or reached or self._queue):
+                break
+            if self._queue and isinstance(error := self._queue[0], ChangeStreamError):
+                raise error
+            if not count and ends:
+                with self._lock:
+                    self._books.passed(ends)
+                ends = {}
+            if not count and upto is not None and self._reached(upto):
+                return None
+            if not count and deadline is not None and now >= deadline and waiting:
+                return None
+            self._collect(records, ends, 0.1 if not count else min(0.1, max(0.0, due - now)))
+            self._commit()
+            if not count and records:
+                due = time.monotonic() + max_wait
+            if not waiting and self._member is not None and self._member.joined:
+                waiting, deadline = True, None if timeout is None else time.monotonic() + timeout
+        else:
+            return None
+        frames = tuple(frame for topic, each in records.items() for frame in maker.frames(topic, each))
+        end = KafkaPosition.of(ends)
+        with uninterrupted(), self._lock:
+            self._books.hand_out(end)
+            self._loose = False
+        return FrameBatch(frames, end, last_time(frames), transactions=sum(map(len, records.values())))

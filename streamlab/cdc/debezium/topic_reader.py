@@ -8,9 +8,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from operator import itemgetter
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -34,6 +33,9 @@ from streamlab.dead_letters import DeadLetters
 from streamlab.errors import ChangeStreamError, LogPurged, SettingsError, StreamLost
 from streamlab.failpoints import failpoint
 from streamlab.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from streamlab.cdc.debezium.frames import Records
 
 __all__ = ["TopicReader"]
 
@@ -109,6 +111,9 @@ class TopicReader(Followed):
         """Partitions that other members of the group have, as far as that was asked."""
         self._asked_at = 0.0
         self._given_back: set[str] = set()
+        self._replica_identity = replica_identity
+        self._loose = False
+        """Whether records were received that are neither in the queue nor handed out."""
         self._seconds: float | None = None
         self._count_bytes = metrics.CDC_RECEIVED_BYTES.labels(group)
         self._count_transactions = metrics.CDC_TRANSACTIONS.labels(group)
@@ -163,13 +168,10 @@ class TopicReader(Followed):
                 with self._lock:
                     if isinstance(item, Transaction):
                         books.hand_out(item.end_position)  # type: ignore[arg-type]
-                    else:
-                        books.passed(item)
+                        queue.popleft()
+                        return item
+                    books.passed(item)
                 queue.popleft()
-                if isinstance(item, Transaction):
-                    for operation, count in Counter(map(itemgetter(0), item.changes)).items():
-                        metrics.CDC_EVENTS.labels(self.name, operation.lower()).inc(count)
-                    return item
             if upto is not None and self._reached(upto):
                 return None
             left = _SLICE if deadline is None else max(0.0, min(_SLICE, deadline - time.monotonic()))
@@ -181,6 +183,25 @@ class TopicReader(Followed):
             if deadline is not None and not queue and time.monotonic() >= deadline:
                 return None
         return None
+
+    def _ready(self, rows: int) -> list[Transaction]:
+        queue = self._queue
+        found: list[Transaction] = []
+        if self._paused or self._stopping.is_set():
+            return found
+        with self._lock:
+            end: KafkaPosition | None = None
+            while rows > 0 and queue and isinstance(item := queue[0], Transaction):
+                following: Any = item.end_position
+                if end is not None and (len(following) > 1 or end[0][:2] != following[0][:2]):
+                    self._books.hand_out(end)
+                end = following
+                found.append(item)
+                rows -= len(item.changes)
+                queue.popleft()
+            if end is not None:
+                self._books.hand_out(end)
+        return found
 
     def _fill(self, timeout: float) -> None:
         """Receive and decode."""
@@ -195,6 +216,42 @@ class TopicReader(Followed):
                 self._drop()
                 raise
         self._watch(member)
+
+    def _collect(self, records: dict[str, Records], ends: Passed, timeout: float) -> None:
+        """Receive without decoding: values by topic, and where they end."""
+        from streamlab.cdc.debezium.frames import Records
+
+        member = self._joined()
+        self._obey()
+        received = 0
+        with uninterrupted(), uncollected():
+            self._loose = True
+            for message in member.drain(_CHUNK, timeout):
+                if (problem := message.error()) is not None:
+                    self._problem(problem, message, ends)
+                    continue
+                place = (topic, number) = message.topic(), message.partition()
+                if place not in self._books.cursor:
+                    continue
+                offset, value = message.offset(), message.value()
+                ends[place] = offset + 1
+                if value:
+                    into = records.get(topic) or records.setdefault(topic, Records())
+                    into.values.append(value)
+                    into.keys.append(message.key())
+                    into.partitions.append(number)
+                    into.offsets.append(offset)
+                    received += len(value)
+        if received:
+            self._count_bytes.inc(received)
+        self._watch(member)
+
+    def _reached_with(self, upto: KafkaPosition, ends: Passed) -> bool:
+        """Whether what is received reaches so far."""
+        missing = self._books.missing(upto)
+        return all(
+            ends.get((topic, number), 0) >= offset for topic, number, offset in upto if (topic, number) in missing
+        )
 
     def _take(self, messages: list[Any]) -> None:
         """Decode what was received; what cannot be decoded waits in the queue as its error."""
@@ -238,11 +295,13 @@ class TopicReader(Followed):
             self._observe()
 
     def _observe(self) -> None:
-        last = next((item for item in reversed(self._queue) if isinstance(item, Transaction)), None)
-        if last is not None:
-            self._seconds = max(0.0, time.time() - last.commit_timestamp.timestamp())
+        found = [item for item in self._queue if isinstance(item, Transaction)]
+        if found:
+            self._seconds = max(0.0, time.time() - found[-1].commit_timestamp.timestamp())
             self._show_seconds.set(self._seconds)
-            self._count_transactions.inc(sum(isinstance(item, Transaction) for item in self._queue))
+            self._count_transactions.inc(len(found))
+            for operation, count in Counter(event[0] for each in found for event in each.changes).items():
+                metrics.CDC_EVENTS.labels(self.name, operation.lower()).inc(count)
 
     def _problem(self, problem: KafkaError, message: Any, passed: Passed) -> None:
         code = problem.code()
@@ -385,7 +444,8 @@ class TopicReader(Followed):
             self._bad_since = None
             again = self._books.rewind()
             failed = any(isinstance(item, ChangeStreamError) for item in self._queue)
-            if again or failed:
+            if again or failed or self._loose:
+                self._loose = False
                 self._drop()
                 self._held.clear()
                 self._is_paused = False

@@ -9,10 +9,10 @@ digits. So such records are read only where somebody vouches for them: either th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from streamlab.cdc.debezium.rows import MALFORMED
+from streamlab.cdc.debezium.rows import MALFORMED, compiled
 from streamlab.cdc.debezium.values import Reader, reader
 from streamlab.cdc.event import UNCHANGED
 from streamlab.errors import CannotCapture, SettingsError
@@ -23,7 +23,10 @@ _MODES: Final = {"decimal.handling.mode": "string", "time.precision.mode": "isos
 _TIME: Final = "io.debezium.time."
 
 TYPES: Final[Mapping[str, dict[str, Any]]] = {
-    **{name: {"type": "string"} for name in ("any", "bool", "int", "text")},
+    "any": {"type": "any"},
+    "bool": {"type": "boolean"},
+    "int": {"type": "int64"},
+    "text": {"type": "string"},
     "float": {"type": "double"},
     "bytes": {"type": "bytes"},
     "decimal": {"type": "string", "parameters": {"__debezium.source.column.type": "NUMERIC"}},
@@ -106,7 +109,7 @@ class Untyped:
         given = configuration or {}
         self._wrong = {key: given.get(key, "") for key, value in _MODES.items() if given.get(key) != value}
         self._given = bool(given)
-        self._readers: dict[tuple[str, str, str], tuple[dict[str, Reader | None], bool]] = {}
+        self._readers: dict[tuple[str, str, str], dict[str, Reader | None]] = {}
 
     def convert(self, row: dict[str, Any], schema: str, table: str, database: str) -> None:
         """Replace the values of a row whose types were said.
@@ -118,14 +121,9 @@ class Untyped:
         ValueError
             A value is not of its type.
         """
-        found = self._readers.get((schema, table, database))
-        if found is None:
-            columns = self._fields.get(f"{schema}.{table}") or self._fields.get(table) or {}
-            found = ({name: reader(each, database) for name, each in columns.items()}, bool(columns))
-            self._readers[schema, table, database] = found
-        readers = found[0]
+        readers = self._known(schema, table, database)
         if self._wrong and not row.keys() <= readers.keys():
-            self._refuse(f"{schema}.{table}", sorted(row.keys() - readers.keys()), typed=found[1])
+            self._refuse(f"{schema}.{table}", sorted(row.keys() - readers.keys()), typed=bool(readers))
         for name, read in readers.items():
             value = row.get(name)
             if value is None or read is None or value is UNCHANGED:
@@ -134,6 +132,28 @@ class Untyped:
                 row[name] = read(value)
             except MALFORMED as error:
                 raise ValueError(f"the column {name}: {type(error).__name__}: {str(error)[:200]}") from error
+
+    def _known(self, schema: str, table: str, database: str) -> dict[str, Reader | None]:
+        found = self._readers.get((schema, table, database))
+        if found is None:
+            columns = self._fields.get(f"{schema}.{table}") or self._fields.get(table) or {}
+            found = self._readers[schema, table, database] = {
+                name: reader(each, database) for name, each in columns.items()
+            }  # fmt: skip
+        return found
+
+    def fields(self, schema: str, table: str, columns: Collection[str]) -> list[dict[str, Any]] | None:
+        """The columns of a table as a schema has them; None where the type of one was not said."""
+        known = self._fields.get(f"{schema}.{table}") or self._fields.get(table) or {}
+        if not known.keys() >= set(columns):
+            return None
+        return [{**known[name], "field": name} for name in columns]
+
+    def compiled(self, schema: str, table: str, database: str) -> Callable[[dict[str, Any]], None]:
+        """The common road of `convert` for one table; it raises where that would, or has to look closer."""
+        readers = self._known(schema, table, database)
+        wanted = {name: read for name, read in readers.items() if read is not None}
+        return compiled(wanted, readers.keys() if self._wrong else None)
 
     def _refuse(self, table: str, columns: list[str], *, typed: bool) -> None:
         if typed:

@@ -102,7 +102,7 @@ def _bytes(value: Any) -> bytes:
 
 
 _PLAIN: Final[dict[Any, Reader | None]] = {
-    **dict.fromkeys(("boolean", "int8", "int16", "int32", "int64", "string")),
+    **dict.fromkeys(("boolean", "int8", "int16", "int32", "int64", "string", "any")),
     "float": _float, "float32": _float, "double": _float, "float64": _float, "bytes": _bytes,
 }  # fmt: skip
 
@@ -302,7 +302,17 @@ def _iso_time(parameters: Field, database: str) -> Reader:
 
 
 def _iso_moment(parameters: Field, database: str) -> Reader:
-    return lambda text: _read(datetime.fromisoformat, text.removesuffix("Z"), text)
+    made = datetime.fromisoformat
+
+    def read(text: str) -> Any:
+        if len(text) <= 27 and text[-1:] == "Z":
+            try:
+                return made(text[:-1])
+            except ValueError:
+                return text
+        return _read(made, text.removesuffix("Z"), text)
+
+    return read
 
 
 def _zoned(parameters: Field, database: str) -> Reader:

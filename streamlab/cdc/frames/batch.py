@@ -59,7 +59,7 @@ class FrameBatch:
     frames : tuple of Frame
         In the order in which the tables first appear. Several may hold rows of one transaction: ``(position, ordinal)``
         is the order of all.
-    end_position : LSN
+    end_position : LSN or KafkaPosition
         What an acknowledgement of the batch says.
     commit_timestamp : datetime
         Of its last transaction.
@@ -71,7 +71,7 @@ class FrameBatch:
     """
 
     frames: tuple[Frame, ...]
-    end_position: LSN
+    end_position: Any
     commit_timestamp: datetime
     transactions: int = 1
     complete: bool = True

@@ -1,0 +1,180 @@
+"""What a column of Connect's and Debezium's types becomes in a frame: whole columns at once, no object for a value.
+
+A `Column` has the type under which Polars reads the JSON, and an expression that makes of it what the frame holds; NULL
+where the frame's type cannot hold a value. Types without such an expression are made one by one, and are text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+import polars as pl
+
+from streamlab.cdc.debezium.rows import MALFORMED
+from streamlab.cdc.debezium.values import Field, reader
+
+__all__ = ["Column", "column_of"]
+
+Expression = Callable[[pl.Expr], pl.Expr]
+
+_US: Final = pl.Datetime("us")
+_UTC: Final = pl.Datetime("us", "UTC")
+_DAYS: Final = (-719_162, 2_932_896)
+"""Of the years 1 to 9999, which Python and pandas have too."""
+_MICROS: Final = tuple((day + end) * 86_400_000_000 for day, end in zip(_DAYS, (0, 1), strict=True))
+_MAX_DIGITS: Final = 38
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How one column is read.
+
+    Attributes
+    ----------
+    wire : polars data type
+        As which JSON is read.
+    made : callable
+        Of that, the column.
+    """
+
+    wire: Any
+    made: Expression
+
+
+def _same(values: pl.Expr) -> pl.Expr:
+    return values
+
+
+def _between(values: pl.Expr, low: int, high: int) -> pl.Expr:
+    return pl.when((values >= low) & (values < high)).then(values)
+
+
+def _date(values: pl.Expr) -> pl.Expr:
+    return _between(values, _DAYS[0], _DAYS[1] + 1).cast(pl.Int32).cast(pl.Date)
+
+
+def _moment(unit: int) -> Expression:
+    """`unit` in nanoseconds."""
+    if unit == 1:
+        # What is finer than a microsecond does not fit.
+        return lambda values: _between(pl.when(values % 1000 == 0).then(values // 1000), *_MICROS).cast(_US)
+    per = unit // 1000
+    low, high = _MICROS[0] // per, _MICROS[1] // per
+    return lambda values: (_between(values, low, high) * per).cast(_US)
+
+
+def _time(unit: int, database: str) -> Expression:
+    if database == "mysql":
+        return lambda values: (values * unit // 1000).cast(pl.Duration("us"))
+    day = 86_400_000_000_000 // unit
+    return lambda values: (_between(values, 0, day) * unit).cast(pl.Time)
+
+
+def _text_moment(pattern: str, dtype: Any) -> Expression:
+    def made(values: pl.Expr) -> pl.Expr:
+        read = values.str.to_datetime(pattern, time_unit="us", strict=False, exact=True)
+        return read.dt.replace_time_zone("UTC") if dtype == _UTC else read
+
+    return made
+
+
+def _bytes(values: pl.Expr) -> pl.Expr:
+    return values.str.decode("base64", strict=True)
+
+
+def _decimal(precision: int, scale: int) -> Column | None:
+    """Digits as bytes: a whole number in two's complement, of which the highest digit says the sign."""
+    precision = precision or _MAX_DIGITS
+    if not 0 <= scale <= precision <= _MAX_DIGITS:
+        return None
+
+    def whole(values: pl.Expr, width: int, dtype: Any) -> pl.Expr:
+        digits = _bytes(values).bin.encode("hex")
+        negative = digits.str.slice(0, 1).is_in(list("89abcdef"))
+        filled = pl.when(negative).then(digits.str.pad_start(width, "f")).otherwise(digits.str.pad_start(width, "0"))
+        return filled.str.decode("hex").bin.reinterpret(dtype=dtype, endianness="big")
+
+    def made(values: pl.Expr) -> pl.Expr:
+        number = whole(values, 16, pl.Int64) if precision <= 18 else whole(values, 32, pl.Int128)
+        number = number.cast(pl.Decimal(_MAX_DIGITS, 0))
+        return (number * pl.lit(Decimal(1).scaleb(-scale))).cast(pl.Decimal(precision, scale), strict=False)
+
+    return Column(pl.String, made)
+
+
+_PLAIN: Final[Mapping[Any, Any]] = {
+    "boolean": pl.Boolean, "int8": pl.Int8, "int16": pl.Int16, "int32": pl.Int32, "int64": pl.Int64,
+    "string": pl.String, "any": pl.String, "float": pl.Float32, "float32": pl.Float32, "double": pl.Float64, "float64": pl.Float64,
+}  # fmt: skip
+_T: Final = "io.debezium.time."
+_C: Final = "org.apache.kafka.connect.data."
+_NAMED: Final[Mapping[str, Callable[[str], Column]]] = {
+    _T + "Date": lambda database: Column(pl.Int64, _date),
+    _C + "Date": lambda database: Column(pl.Int64, _date),
+    _T + "Timestamp": lambda database: Column(pl.Int64, _moment(1_000_000)),
+    _C + "Timestamp": lambda database: Column(pl.Int64, _moment(1_000_000)),
+    _T + "MicroTimestamp": lambda database: Column(pl.Int64, _moment(1000)),
+    _T + "NanoTimestamp": lambda database: Column(pl.Int64, _moment(1)),
+    _T + "Time": lambda database: Column(pl.Int64, _time(1_000_000, database)),
+    _C + "Time": lambda database: Column(pl.Int64, _time(1_000_000, database)),
+    _T + "MicroTime": lambda database: Column(pl.Int64, _time(1000, database)),
+    _T + "NanoTime": lambda database: Column(pl.Int64, _time(1, database)),
+    _T + "ZonedTimestamp": lambda database: Column(pl.String, _text_moment("%Y-%m-%dT%H:%M:%S%.fZ", _UTC)),
+    _T + "IsoTimestamp": lambda database: Column(pl.String, _text_moment("%Y-%m-%dT%H:%M:%S%.fZ", _US)),
+    _T + "IsoDate": lambda database: Column(pl.String, lambda values: values.str.to_date("%Y-%m-%dZ", strict=False)),
+    _T + "Year": lambda database: Column(pl.Int32, _same),
+    _T + "MicroDuration": lambda database: Column(pl.Int64, lambda values: values.cast(pl.Duration("us"))),
+    **{
+        f"io.debezium.data.{name}": lambda database: Column(pl.String, _same)
+        for name in ("Json", "Xml", "Uuid", "Enum", "EnumSet", "Ltree", "Tsvector")
+    },
+}
+
+
+def column_of(field: Field, database: str) -> Column:
+    """The column of a field.
+
+    Raises
+    ------
+    ValueError
+        There is no such type.
+    """
+    name, form = field.get("name") or "", field.get("type")
+    parameters = field.get("parameters") or {}
+    if name == _C + "Decimal":
+        made = _decimal(int(parameters.get("connect.decimal.precision", 0)), int(parameters["scale"]))
+        if made is not None:
+            return made
+    elif name in _NAMED:
+        return _NAMED[name](database)
+    elif (
+        not name and form in _PLAIN and (database, parameters.get("__debezium.source.column.type")) != ("mysql", "BIT")
+    ):
+        return Column(_PLAIN[form], _same)
+    elif not name and form == "bytes":
+        return Column(pl.String, _bytes)
+    elif not name and form == "array" and not field["items"].get("name") and field["items"].get("type") in _PLAIN:
+        return Column(pl.List(_PLAIN[field["items"]["type"]]), _same)
+    return _one_by_one(field, database)
+
+
+def _one_by_one(field: Field, database: str) -> Column:
+    """Text of what `reader` makes of the JSON."""
+    read = reader(field, database)
+    quoted = field.get("type") in {"string", "bytes", ""} or not field.get("type")
+
+    def text(value: str) -> str | None:
+        try:
+            plain = value if quoted else orjson.loads(value)
+            made = plain if read is None else read(plain)
+        except MALFORMED:
+            return None
+        if isinstance(made, bytes):
+            return "\\x" + made.hex()
+        return made if isinstance(made, str) else orjson.dumps(made, default=str).decode().strip('"')
+
+    return Column(pl.String, lambda values: values.map_elements(text, return_dtype=pl.String))
