@@ -515,12 +515,12 @@ class TopicReader(Followed):
         end = getattr(upto, "end_position", upto)
         if not isinstance(end, KafkaPosition):
             raise SettingsError(f"{upto!r} is no position in Kafka.", "Give the transaction, or a KafkaPosition.")
-        failpoint("cdc.before_ack")
+        failpoint("cdc.debezium.before_ack")
         with uninterrupted(), self._lock:
             if not self._books.acknowledge(end):
                 log.warning("%s: %s was not handed out yet, so it is not acknowledged", self.name, end)
         self._commit()
-        failpoint("cdc.after_ack")
+        failpoint("cdc.debezium.after_ack")
 
     def _commit(self, *, now: bool = False) -> None:
         """Have the group note what is acknowledged, if it is new and the last time is not just over."""
