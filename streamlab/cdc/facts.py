@@ -1,6 +1,6 @@
 """What a server says of itself, a publication, its tables and a slot, before changes are read: gathered and not judged.
 
-`streamlab.cdc.slots` asks the server, `streamlab.cdc.preflight` judges.
+`streamlab.cdc.gathering` asks the server, `streamlab.cdc.preflight` judges.
 """
 
 from __future__ import annotations

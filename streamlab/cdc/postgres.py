@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from streamlab.cdc import slots
+from streamlab.cdc import gathering, slots
 from streamlab.cdc.chunks import ChunkedSnapshot, ChunkReader
 from streamlab.cdc.facts import Facts
 from streamlab.cdc.framed import BulkReader
@@ -191,7 +191,7 @@ class PostgreSQLCDC(BulkReader):
         """
 
         def facts(connection: psycopg.Connection[Any]) -> Facts:
-            return slots.gather(connection, publication=self.publication, slot=self.slot_name, tables=[table])
+            return gathering.gather(connection, publication=self.publication, slot=self.slot_name, tables=[table])
 
         def stream() -> Iterator[Transaction]:
             transactions = self.transactions()

@@ -1,7 +1,7 @@
 """What has to hold before the changes of a PostgreSQL can be read, and what of it does not.
 
-Pure: `streamlab.cdc.slots` asks the server for the `streamlab.cdc.facts`, `check` judges. Each problem is one sentence
-and one next step; the first is raised, all are in `problems`. Nothing is repaired here, because each repair is
+Pure: `streamlab.cdc.gathering` asks the server for the `streamlab.cdc.facts`, `check` judges. Each problem is one
+sentence and one next step; the first is raised, all are in `problems`. Nothing is repaired here, because each repair is
 somebody's decision.
 
 Source: PostgreSQL's manual, "Logical Replication" (Restrictions, Publication, Row Filters, Column Lists) and

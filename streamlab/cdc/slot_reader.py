@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
-import time
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import closing
@@ -13,30 +11,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from streamlab.cdc import arguments, slots
+from streamlab.cdc import arguments, gathering, slots
 from streamlab.cdc.acknowledgement import Bookkeeping
 from streamlab.cdc.asked import AskedFor
 from streamlab.cdc.catalog import CatalogTypes
 from streamlab.cdc.connected import RECONNECT
-from streamlab.cdc.decoding import Ended, StreamDecoder, Taker
+from streamlab.cdc.decoding import StreamDecoder, Taker
 from streamlab.cdc.facts import Facts
-from streamlab.cdc.followed import Followed
 from streamlab.cdc.handling import Handlers
 from streamlab.cdc.incremental import PREFIX
 from streamlab.cdc.pgoutput import Decoder
-from streamlab.cdc.position import LSN, Position
+from streamlab.cdc.position import LSN
 from streamlab.cdc.preflight import check
-from streamlab.cdc.questions import SlotPositions, SlotQuestions
+from streamlab.cdc.questions import SlotQuestions
 from streamlab.cdc.reader import StreamReader
 from streamlab.cdc.recording import About, Recorder
 from streamlab.cdc.replication import ReplicationStream
-from streamlab.cdc.source import Lag
+from streamlab.cdc.slot_progress import SlotProgress
 from streamlab.cdc.spill import Spill, default_directory
 from streamlab.cdc.transaction import Transaction
 from streamlab.cdc.watch import PublicationWatch
 from streamlab.dead_letters import DeadLetters
-from streamlab.errors import ChangeStreamError, SettingsError
-from streamlab.failpoints import failpoint
+from streamlab.errors import SettingsError
 from streamlab.retry import RetryPolicy
 from streamlab.settings import Dsn
 
@@ -45,14 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SlotReader"]
 
-log = logging.getLogger(__name__)
 
-
-class SlotReader(Followed):
+class SlotReader(SlotProgress):
     """A reader of one slot; see `streamlab.cdc.PostgreSQLCDC` for its parameters, threads and delivery."""
-
-    resumable = True
-    """Whether the slot outlives this object."""
 
     position_type = LSN
 
@@ -109,8 +100,7 @@ class SlotReader(Followed):
         self._chunked = -1
         """The iteration that reads chunks: their watermarks are messages."""
         self._events = self._stream_reader(self._decoder(protocol))
-        self._reader: StreamReader[Any] = self._events
-        """What reads now: of events, or of frames."""
+        self._reader = self._events
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} slot={self.slot_name} publication={self.publication} dsn={self.dsn!r}>"
@@ -164,10 +154,10 @@ class SlotReader(Followed):
 
     def _preview(self, connection: psycopg.Connection[Any]) -> None:
         """Refuse before the publication exists: a table without an identity could not be updated any more."""
-        check(slots.preview(connection, self._facts(connection), self.tables), slot=False)
+        check(gathering.preview(connection, self._facts(connection), self.tables), slot=False)
 
     def _facts(self, connection: psycopg.Connection[Any]) -> Facts:
-        return slots.gather(
+        return gathering.gather(
             connection,
             publication=self.publication,
             slot=self.slot_name,
@@ -239,110 +229,6 @@ class SlotReader(Followed):
 
     def _disconnect(self) -> None:
         self._reader.disconnect()
-
-    # -- acknowledgement --------------------------------------------------------------------------
-
-    @property
-    def received(self) -> LSN | None:
-        """End of the last transaction that was handed out."""
-        return self._books.handed_out or None
-
-    @property
-    def streamed(self) -> LSN | None:
-        """How far the stream was received: beyond `received`, where transactions wait here or are still open."""
-        return self._books.write or None
-
-    @property
-    def acknowledged(self) -> LSN | None:
-        """Up to where the server may forget."""
-        return max(self._books.flush, self._books.acknowledged) or None
-
-    def acknowledge(self, upto: Position | Ended) -> None:
-        """The effect of everything up to here is durable. The server is told within milliseconds, and at `close`.
-
-        Parameters
-        ----------
-        upto : Transaction, Batch, FrameBatch or LSN
-            What was handed out stands for its `end_position`. An LSN that is less, such as its `position`, brings the
-            transaction again. Never goes backwards, and never beyond what was handed out.
-        """
-        end = getattr(upto, "end_position", upto)
-        if not isinstance(end, LSN):
-            raise SettingsError(f"{upto!r} is no position of PostgreSQL.", "Give the transaction, or an LSN.")
-        failpoint("cdc.before_ack")
-        if end > self._reader.acknowledge(end):
-            log.warning("%s: %s was not handed out yet, so it is not acknowledged", self.slot_name, end)
-        failpoint("cdc.after_ack")
-
-    def lag(self) -> Lag:
-        """How far this reader is behind the server. Asks the server.
-
-        Raises
-        ------
-        ChangeStreamError
-            It does not answer.
-        """
-        return self._reader.lag(self._questions.written())
-
-    def written(self) -> LSN:
-        """Where the server's log ends now: ``until=cdc.written()`` reads what is there, and ends. Asks the server.
-
-        Raises
-        ------
-        ChangeStreamError
-            It does not answer.
-        """
-        return self._questions.written()
-
-    def positions(self) -> SlotPositions:
-        """Where the slot stands: what is confirmed, what is kept, and where the log ends. Asks the server.
-
-        Raises
-        ------
-        ChangeStreamError
-            It does not answer, or has no such slot.
-        """
-        return self._questions.positions()
-
-    def flush(self, *, timeout: float = 10.0) -> LSN:
-        """Wait until the server has noted what was acknowledged; from any thread.
-
-        The server keeps this in memory, and on disk from its next checkpoint on: after a crash of the server itself a
-        slot may stand further back.
-
-        Parameters
-        ----------
-        timeout : float
-            Seconds.
-
-        Returns
-        -------
-        LSN
-            What the slot has confirmed: at or beyond what was acknowledged when this was called.
-
-        Raises
-        ------
-        ChangeStreamError
-            It has not in time, or the server does not answer.
-        """
-        arguments.seconds("timeout", timeout)
-        deadline = time.monotonic() + timeout
-        wanted = self.acknowledged or LSN(0)
-        while True:
-            told = self._reader.tell()
-            if not told and self.resumable:
-                # Nobody reads, so nobody tells the server.
-                self._questions.advance(wanted)
-            confirmed = self._questions.positions().confirmed or LSN(0)
-            if confirmed >= wanted:
-                return confirmed
-            if time.monotonic() >= deadline:
-                raise ChangeStreamError(
-                    f"The slot {self.slot_name} has confirmed {confirmed} after {timeout:g} s, and not {wanted}.",
-                    "A prepared transaction holds it back until its COMMIT PREPARED, a backlog that is read through "
-                    "COPY until the end of its chunk; else see whether the server still reads what it is sent.",
-                )
-            time.sleep(0.01)
 
     def close(self) -> None:
         """Let go of all connections. Idempotent. What was not acknowledged comes again."""

@@ -1,7 +1,7 @@
-"""Publications and replication slots: asked for, made and dropped, each on its own.
+"""Publications and replication slots: made and dropped, each on its own.
 
-An adapter without judgement: it gathers the facts that `streamlab.cdc.preflight` judges. Everything runs over an
-ordinary connection with bounded statements, and everything that makes or drops can be repeated.
+Everything runs over an ordinary connection with bounded statements, and can be repeated. `streamlab.cdc.gathering` asks
+what there is.
 
 The order matters. The server decodes each change with the catalog as it was at that change, so the publication has to
 be there before the slot. A publication that comes later does not cover what was written before it.
@@ -12,17 +12,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
 from psycopg import conninfo, sql
 
-from streamlab.cdc.facts import Facts, PublicationFacts, ServerFacts, SlotFacts, TableFacts
+from streamlab.cdc.gathering import leaves
 from streamlab.cdc.patience import PatientConnection
-from streamlab.cdc.position import LSN
 from streamlab.cdc.refusals import refused
-from streamlab.errors import CannotCapture, SettingsError, SlotInUse
+from streamlab.errors import CannotCapture, SlotInUse
 from streamlab.sql import load
 
 __all__ = [
@@ -32,8 +30,6 @@ __all__ = [
     "create_slot",
     "drop_publication",
     "drop_slot",
-    "gather",
-    "preview",
     "refused",
 ]
 
@@ -79,109 +75,6 @@ def bound(connection: _Connection, limit: float) -> None:
     connection.execute(load("postgres_capture")["bounded"], [f"{limit * 1000:.0f}"] * 2)
 
 
-# -- facts --------------------------------------------------------------------------------------------
-
-
-def gather(
-    connection: _Connection, *, publication: str, slot: str, tables: Sequence[str] = (), resume_after: int = 0
-) -> Facts:
-    """Ask the server for everything that `streamlab.cdc.preflight.check` judges.
-
-    Parameters
-    ----------
-    connection : psycopg.Connection
-        As the role that is to read.
-    publication, slot : str
-        Their names; neither needs to exist.
-    tables : sequence of str
-        The tables that were asked for, as PostgreSQL reads a name: ``orders``, ``shop.orders``, ``"Odd".name``.
-    resume_after : int
-        The LSN after which the stream is to go on.
-    """
-    blocks = load("postgres_capture")
-    row: Any = connection.execute(blocks["server"]).fetchone()
-    in_order: list[Any] = [*row[:11], LSN.parse(row[11]), row[12]]
-    server = ServerFacts(*in_order)
-    published = _publication(connection, publication)
-    leaves = _leaves(connection, tables) if tables else []
-    via_root = published is not None and published.via_root
-    return Facts(
-        server=server,
-        publication=published,
-        slot=_slot(connection, slot),
-        publication_name=publication,
-        slot_name=slot,
-        wanted=tuple(dict.fromkeys((each[4], each[5]) if via_root else (each[1], each[2]) for each in leaves)),
-        missing=tuple(name for name in tables if name not in {each[0] for each in leaves}),
-        resume_after=LSN(resume_after),
-        others=tuple(dict.fromkeys((each[0], each[3]) for each in leaves if each[3] not in {"r", "p"})),
-    )
-
-
-def preview(connection: _Connection, facts: Facts, tables: Sequence[str]) -> Facts:
-    """The facts as they would be with a publication of these tables."""
-    leaves = _leaves(connection, tables)
-    listed = {(each[1], each[2]): (each[1], each[2], None, None) for each in leaves}
-    publication = PublicationFacts(
-        facts.publication_name, False, True, True, True, True, False, tables=_tables(connection, listed)
-    )
-    return replace(facts, publication=publication)
-
-
-def _leaves(connection: _Connection, tables: Sequence[str]) -> list[Any]:
-    """The tables that hold the rows of those named, and nothing for a name that does not exist."""
-    try:
-        return connection.execute(load("postgres_capture")["leaves"], [list(tables)]).fetchall()
-    except (psycopg.errors.SyntaxError, psycopg.errors.InvalidName, psycopg.errors.FeatureNotSupported) as error:
-        raise SettingsError(
-            f"One of {', '.join(tables)} is no name of a table of this database: {error.diag.message_primary}.",
-            'Name it as table or schema.table, with double quotes where SQL needs them: shop."Order".',
-        ) from error
-
-
-def _publication(connection: _Connection, name: str) -> PublicationFacts | None:
-    blocks = load("postgres_capture")
-    row = connection.execute(blocks["publication"], [name]).fetchone()
-    if row is None:
-        return None
-    listed = {(each[0], each[1]): each for each in connection.execute(blocks["published"], [name])}
-    in_order: list[Any] = [name, *row, _tables(connection, listed)]
-    return PublicationFacts(*in_order)
-
-
-def _tables(connection: _Connection, listed: dict[tuple[str, str], Any]) -> tuple[TableFacts, ...]:
-    schemas, names = [schema for schema, _ in listed], [name for _, name in listed]
-    found = connection.execute(load("postgres_capture")["tables"], [schemas, names]).fetchall()
-    tables = []
-    for row in found:
-        _, _, columns, row_filter = listed[row[0], row[1]]
-        identity = tuple(row[6]) if row[6] is not None else None
-        in_order: list[Any] = [*row[:6], identity, tuple(columns or ()) or None, row_filter or ""]
-        tables.append(TableFacts(*in_order))
-    return tuple(tables)
-
-
-def _slot(connection: _Connection, name: str) -> SlotFacts | None:
-    row = connection.execute(load("postgres_capture")["slot"], [name]).fetchone()
-    if row is None:
-        return None
-    plugin, kind, database, temporary, pid, status, invalidated, confirmed, restart, safe, two_phase = row
-    return SlotFacts(
-        name=name,
-        plugin=plugin or "",
-        kind=kind,
-        database=database or "",
-        temporary=temporary,
-        active_pid=pid,
-        wal_status=status or "",
-        invalidated=invalidated or "",
-        confirmed=LSN.parse(confirmed) if confirmed else None,
-        restart=LSN.parse(restart) if restart else None,
-        safe_bytes=safe,
-        two_phase=bool(two_phase),
-    )
-
-
 # -- making -------------------------------------------------------------------------------------------
 
 
@@ -203,8 +96,7 @@ def create_publication(connection: _Connection, name: str, tables: Sequence[str]
     CannotCapture
         A table does not exist, or the role does not own the tables.
     """
-    leaves = _leaves(connection, tables)
-    known = {each[0]: sql.Identifier(each[4], each[5]) for each in leaves}
+    known = {each[0]: sql.Identifier(each[4], each[5]) for each in leaves(connection, tables)}
     if missing := [table for table in tables if table not in known]:
         raise CannotCapture(f"There is no table {missing[0]}.", "Name it with its schema: schema.table.")
     try:

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from streamlab import settings
-from streamlab.cdc import slots
+from streamlab.cdc import gathering, slots
 from streamlab.cdc.facts import Facts, PublicationFacts, ServerFacts, SlotFacts, TableFacts
 from streamlab.cdc.position import LSN
 from streamlab.cdc.preflight import check, problems
@@ -236,7 +236,7 @@ def test_an_open_transaction_that_holds_up_a_new_slot_is_named(shop: Shop) -> No
 def test_the_facts_of_a_real_server(shop: Shop) -> None:
     shop.reader()
     with slots.connect(settings.postgres_dsn("cdc")) as connection:
-        facts = slots.gather(connection, publication=shop.publication, slot=shop.slot, tables=[shop.orders])
+        facts = gathering.gather(connection, publication=shop.publication, slot=shop.slot, tables=[shop.orders])
     assert facts.server.major == 18
     assert facts.wanted == ((shop.schema, "orders"),)
     assert facts.publication is not None
@@ -272,7 +272,7 @@ def test_a_foreign_table_is_no_table_of_this_server(shop: Shop) -> None:
     shop.admin.execute("CREATE FOREIGN DATA WRAPPER streamlab_nowhere")
     shop.admin.execute("CREATE SERVER streamlab_nowhere FOREIGN DATA WRAPPER streamlab_nowhere")
     shop.admin.execute("CREATE FOREIGN TABLE far (id int) SERVER streamlab_nowhere")
-    facts = slots.gather(shop.admin, publication="p", slot="s", tables=[f"{shop.schema}.far"])
+    facts = gathering.gather(shop.admin, publication="p", slot="s", tables=[f"{shop.schema}.far"])
     shop.admin.execute("ROLLBACK")
     assert [error.problem for error in problems(facts, slot=False, publication=False)][:1] == [
         f"{shop.schema}.far is a foreign table: its rows, and the log of their changes, are on another server."
