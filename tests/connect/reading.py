@@ -119,6 +119,8 @@ class Copy:
     def __init__(self, topics: Topics, prefix: str, place: str) -> None:
         self._topics = topics
         self._names = {f"{prefix}.{place}.{table}": table for table in TABLES}
+        self._rows: dict[str, dict[Any, Row]] = {topic: {} for topic in self._names}
+        self._applied = dict.fromkeys(self._names, 0)
 
     @property
     def topics(self) -> list[str]:
@@ -127,17 +129,16 @@ class Copy:
 
     def rows(self) -> dict[str, list[Row]]:
         """The rows of each table, of what was read so far."""
-        return {table: list(self._table(topic, table).values()) for topic, table in self._names.items()}
-
-    def _table(self, topic: str, table: str) -> dict[Any, Row]:
-        found: dict[Any, Row] = {}
-        for message in self._topics.messages[topic]:
-            key = tuple(message.key.values())
-            if message.value is None or message.value["op"] == "d":
-                found.pop(key, None)
-            else:
-                found[key] = self._row(table, message.value["after"], found.get(key))
-        return found
+        for topic, table in self._names.items():
+            rows = self._rows[topic]
+            for message in self._topics.messages[topic][self._applied[topic] :]:
+                key = tuple(message.key.values())
+                if message.value is None or message.value["op"] == "d":
+                    rows.pop(key, None)
+                else:
+                    rows[key] = self._row(table, message.value["after"], rows.get(key))
+            self._applied[topic] = len(self._topics.messages[topic])
+        return {table: list(self._rows[topic].values()) for topic, table in self._names.items()}
 
     def _row(self, table: str, values: Mapping[str, Any], before: Row | None) -> Row:
         shape = TABLES[table]

@@ -158,7 +158,9 @@ def test_what_is_said_stands_in_connects_words(addresses: None) -> None:
     assert (made["predicates"], made["predicates.t.pattern"]) == ("t,tombstone", "p.*")
     assert (made["transforms.third.predicate"], "transforms.third.negate" in made) == ("t", False)
     assert (made["transforms.second.predicate"], made["transforms.second.negate"]) == ("tombstone", "true")
-    assert (made["topic.heartbeat.name"], made["connect.keep.alive.interval.ms"]) == ("p.heartbeat", "2500")
+    assert (made["topic.heartbeat.name"], made["connect.keep.alive.interval.ms"]) == ("p.heartbeat", "2000")
+    quick = replace(MYSQL, heartbeat=0.5).configuration()
+    assert quick["connect.keep.alive.interval.ms"] == quick["heartbeat.interval.ms"] == "500"
     assert (made["notification.sink.topic.name"], made["incremental.snapshot.chunk.size"]) == ("p.notifications", "100")
     assert (made["value.converter.schemas.enable"], made["max.batch.size"]) == ("true", "8192")
     assert replace(MYSQL, more={"tasks.max": "2"}).configuration()["tasks.max"] == "2"

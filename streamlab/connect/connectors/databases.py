@@ -110,17 +110,20 @@ class MySQLSource(_DatabaseSource):
         The MySQL database.
     schema_changes : bool
         Tell changes of definitions to readers too, in the topic ``<prefix>``.
+    keep_alive : float
+        Seconds that the server may be silent before the connection is looked at. Heartbeats may shorten it.
     """
 
     CLASS: ClassVar[str] = "io.debezium.connector.mysql.MySqlConnector"
 
     database: str
     schema_changes: bool = False
+    keep_alive: float = 2.0
 
     def settings(self) -> dict[str, str]:
         """The keys of this kind of connector."""
         address = settings.mysql_address("cdc")
-        made = {
+        return {
             "database.hostname": address.host,
             "database.port": str(address.port),
             "database.user": address.user,
@@ -133,12 +136,11 @@ class MySQLSource(_DatabaseSource):
             "schema.history.internal.store.only.captured.tables.ddl": "true",
             "include.schema.changes": switch(self.schema_changes),
             "driver.allowPublicKeyRetrieval": "true",
+            # By default a minute: so long a source stands still when its server was killed and is back at once. And a
+            # heartbeat is told when something comes from the server, which of itself speaks so often.
+            "connect.keep.alive.interval.ms": milliseconds(min(self.keep_alive, self.heartbeat or self.keep_alive)),
             **self._shared(self.database),
         }
-        if self.heartbeat:
-            # A heartbeat is told when something comes from the server; of itself that speaks so often.
-            made["connect.keep.alive.interval.ms"] = milliseconds(self.heartbeat)
-        return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
