@@ -13,6 +13,8 @@ from streamlab.cdc.transaction import Transaction
 if TYPE_CHECKING:
     from streamlab.cdc.binlog.mysql import MySQLCDC as MySQLCDC
     from streamlab.cdc.checkpoint import Checkpoint as Checkpoint
+    from streamlab.cdc.polling.position import PollingPosition as PollingPosition
+    from streamlab.cdc.polling.source import PollingSource as PollingSource
     from streamlab.cdc.postgres import PostgreSQLCDC as PostgreSQLCDC
     from streamlab.cdc.recording import Recording as Recording
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Checkpoint": "streamlab.cdc.checkpoint",
     "MySQLCDC": "streamlab.cdc.binlog.mysql",
+    "PollingPosition": "streamlab.cdc.polling.position",
+    "PollingSource": "streamlab.cdc.polling.source",
     "PostgreSQLCDC": "streamlab.cdc.postgres",
     "Recording": "streamlab.cdc.recording",
 }
@@ -34,6 +38,8 @@ __all__ = [
     "Lag",
     "MySQLCDC",
     "Operation",
+    "PollingPosition",
+    "PollingSource",
     "Position",
     "PostgreSQLCDC",
     "Recording",

@@ -20,7 +20,6 @@ from streamlab.cdc import arguments
 from streamlab.cdc.binlog.bookkeeping import Bookkeeping
 from streamlab.cdc.binlog.connection import BinlogStream, connect
 from streamlab.cdc.binlog.decoder import Decoder
-from streamlab.cdc.binlog.place import PositionFile
 from streamlab.cdc.binlog.position import BinlogPosition
 from streamlab.cdc.binlog.preflight import Facts, check, gather
 from streamlab.cdc.binlog.questions import LogQuestions
@@ -30,6 +29,7 @@ from streamlab.cdc.followed import Followed
 from streamlab.cdc.handling import Handlers
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import Position
+from streamlab.cdc.position_file import PositionFile
 from streamlab.cdc.reader import StreamReader
 from streamlab.cdc.source import Batch, Lag
 from streamlab.cdc.spill import Spill, default_directory
@@ -89,7 +89,7 @@ class LogReader(Followed):
         self._uuid = str(uuid.uuid4())
         self._heartbeat = heartbeat
         self._selection = Selection(tables, self.address.database)
-        self._file = PositionFile(Path(checkpoint), name) if checkpoint is not None else None
+        self._file = PositionFile(Path(checkpoint), name, BinlogPosition.parse) if checkpoint is not None else None
         if isinstance(resume_after, str):
             resume_after = BinlogPosition.parse(resume_after)
         self._lock = threading.RLock()

@@ -35,7 +35,7 @@ from streamlab.failpoints import failpoint
 from streamlab.settings import MySQLAddress
 from streamlab.sql import load, mysql_identifier, statements
 
-__all__ = ["Snapshot"]
+__all__ = ["VALUES", "Snapshot"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def _aware(text: str) -> Any:
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
 
 
-_VALUES: dict[Any, Any] = {**conversions, FIELD_TYPE.TIMESTAMP: _aware, FIELD_TYPE.JSON: json.loads}
+VALUES: dict[Any, Any] = {**conversions, FIELD_TYPE.TIMESTAMP: _aware, FIELD_TYPE.JSON: json.loads}
 
 
 class Snapshot:
@@ -80,7 +80,7 @@ class Snapshot:
         self._names: tuple[str, ...] = ()
         self._key: tuple[str, ...] = ()
         self._taken_at = datetime.now(UTC)
-        self._connection = connect(address, conv=_VALUES, cursorclass=SSCursor)
+        self._connection = connect(address, conv=VALUES, cursorclass=SSCursor)
         try:
             self.position = self._begin()
         except BaseException:

@@ -12,7 +12,7 @@ from cdc.binlog.conftest import MySQLShop
 from cdc.conftest import Shop, eventually
 
 from streamlab import metrics, settings
-from streamlab.cdc import LSN, MySQLCDC, PostgreSQLCDC
+from streamlab.cdc import LSN, MySQLCDC, PollingSource, PostgreSQLCDC
 from streamlab.connect import DatabaseSourceConnector
 from streamlab.errors import CheckpointError, ConnectError, Fenced, NotDelivered, PublicationUnusable
 from streamlab.retry import RetryPolicy
@@ -270,6 +270,30 @@ def test_a_snapshot_of_mysql_is_delivered_and_then_the_stream(mysql: World) -> N
         delivered(connector, 5)
     assert [(each.key["id"], each.headers["op"]) for each in mysql.found()] == [(1, "r"), (2, "r"), (3, "c"), (4, "c")]
     assert [each.key["id"] for each in mysql.found("other")] == [5]
+
+
+@pytest.mark.parametrize("mode", ["incrementing", "bulk"])
+def test_a_table_that_is_polled_is_delivered_and_gone_on_with(either: World, mode: str) -> None:
+    """Its position is in Kafka alone."""
+    address = settings.postgres_dsn("app") if isinstance(either, PostgreSQLWorld) else settings.mysql_address("app")
+    watched = {"incrementing": "id"} if mode == "incrementing" else {}
+
+    def source(after: str | None) -> PollingSource:
+        return PollingSource(
+            address, f"{either.schema}.orders", mode=mode, resume_after=after, interval=0.02, **watched
+        )
+
+    either.execute("INSERT INTO orders VALUES (1, 'a', 1.5), (2, 'a', 1.5)")
+    with either.connector(source=source, max_rows=1) as connector:
+        delivered(connector, 2)
+    either.execute("INSERT INTO orders VALUES (3, 'a', 1.5)")
+    with either.connector(source=source, max_rows=1) as connector:
+        delivered(connector, 3 if mode == "incrementing" else 5)
+    found = [(each.key["id"], each.headers["op"]) for each in either.found()]
+    if mode == "incrementing":
+        assert found == [(1, "c"), (2, "c"), (3, "c")]
+    else:
+        assert found[-3:] == [(1, "r"), (2, "r"), (3, "r")]
 
 
 def test_connectors_share_a_topic_of_offsets(world: World, mysql: World) -> None:

@@ -1,4 +1,4 @@
-"""A file that keeps how far a reader of the binary log has come, in place of what a replication slot is elsewhere.
+"""A file that keeps how far a reader has come whose server does not: in place of what a replication slot is elsewhere.
 
 Each writing makes a new file and puts it in place of the old one, both on disk before it returns: after a crash, one of
 the two is there, whole. One reader at a time has the file: a lock beside it, which goes with the process, says so.
@@ -13,16 +13,19 @@ import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Generic, TypeVar
 
-from streamlab.cdc.binlog.position import BinlogPosition
+from streamlab.cdc.position import Position
 from streamlab.errors import CheckpointError, SettingsError
 
 __all__ = ["PositionFile"]
 
+P = TypeVar("P", bound=Position)
 
-class PositionFile:
+
+class PositionFile(Generic[P]):
     """A reader's position on disk. Used by one thread at a time.
 
     Parameters
@@ -31,13 +34,15 @@ class PositionFile:
         The file; its directory is made where it is missing.
     source : str
         The reader's name: a file of another reader is refused.
+    parse : callable
+        Reads back what `str` makes of a position.
     """
 
-    def __init__(self, path: Path, source: str) -> None:
-        self.path, self.source = path, source
+    def __init__(self, path: Path, source: str, parse: Callable[[str], P]) -> None:
+        self.path, self.source, self._parse = path, source, parse
         self._lock: IO[str] | None = None
 
-    def acquire(self) -> BinlogPosition | None:
+    def acquire(self) -> P | None:
         """Take the file; the position in it, or None where there is no file yet. Repeatable.
 
         Raises
@@ -53,7 +58,7 @@ class PositionFile:
                 self.release()
             raise
 
-    def _read(self) -> BinlogPosition | None:
+    def _read(self) -> P | None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self._lock is None:
@@ -72,10 +77,10 @@ class PositionFile:
             ) from error
         try:
             kept = json.loads(text)
-            source, position = kept["source"], BinlogPosition.parse(kept["position"])
+            source, position = kept["source"], self._parse(kept["position"])
         except (ValueError, TypeError, KeyError, SettingsError) as error:
             raise CheckpointError(
-                f"{self.path} holds no position of a binary log.", "Give another file, or delete this one."
+                f"{self.path} holds no position of such a reader.", "Give another file, or delete this one."
             ) from error
         if source != self.source:
             raise CheckpointError(
@@ -84,7 +89,7 @@ class PositionFile:
             )
         return position
 
-    def write(self, position: BinlogPosition) -> None:
+    def write(self, position: P) -> None:
         """Keep a position.
 
         Raises

@@ -1,0 +1,115 @@
+"""Positions of a source that is polled: the values of the columns that are watched, at a row or behind it.
+
+Text: ``[{"at":"2026-11-24T18:00:00+00:00"},17]``, with a ``+`` behind it for "all up to and with this row". Positions
+of one source compare by their values, in the order of the columns, so only numbers and times are watched: texts are
+ordered by a server's collation, which Python does not have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from streamlab.errors import SettingsError
+
+__all__ = ["PollingPosition"]
+
+_EPOCH: Final = datetime(1970, 1, 1)
+
+
+class PollingPosition:
+    """A row's place among the others, or the place behind it. Immutable; threads may share it.
+
+    Parameters
+    ----------
+    values : tuple of int, Decimal or datetime
+        Of the watched columns; empty before the first row. In the mode bulk when the poll began, and how many of its
+        rows came before.
+    behind : bool
+        Whether the row itself is past.
+    """
+
+    __slots__ = ("behind", "values")
+
+    def __init__(self, values: tuple[Any, ...] = (), *, behind: bool = False) -> None:
+        self.values, self.behind = values, behind
+
+    @classmethod
+    def parse(cls, text: str) -> PollingPosition:
+        """Read what `str` wrote.
+
+        Raises
+        ------
+        SettingsError
+            The text is no such position.
+        """
+        bare = text.strip()
+        behind = bare.endswith("+")
+        try:
+            values = json.loads(bare[:-1] if behind else bare)
+            if not isinstance(values, list):
+                raise TypeError
+            return cls(tuple(map(_value, values)), behind=behind)
+        except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+            raise SettingsError(f"{text!r} is no position of a polled source.", "One looks like [17]+.") from error
+
+    def __int__(self) -> int:
+        """A number of its own: a single value's, else a digest; for those who can keep only a number."""
+        if len(self.values) == 1:
+            value = self.values[0]
+            if isinstance(value, datetime):
+                naive = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+                return (naive - _EPOCH) // (datetime.resolution)
+            if value == int(value) and abs(value) < 1 << 62:
+                return int(value)
+        return int.from_bytes(hashlib.blake2b(str(self).encode(), digest_size=8).digest()) >> 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PollingPosition) and (self.values, self.behind) == (other.values, other.behind)
+
+    def __hash__(self) -> int:
+        return hash((self.values, self.behind))
+
+    def __lt__(self, other: PollingPosition) -> bool:
+        if not isinstance(other, PollingPosition):
+            return NotImplemented
+        try:
+            return (self.values, self.behind) < (other.values, other.behind)
+        except TypeError:
+            raise SettingsError(
+                f"{self} and {other} are positions of different sources.", "Compare those of one source alone."
+            ) from None
+
+    def __le__(self, other: PollingPosition) -> bool:
+        if not isinstance(other, PollingPosition):
+            return NotImplemented
+        return self == other or self < other
+
+    def __gt__(self, other: PollingPosition) -> bool:
+        return other < self
+
+    def __ge__(self, other: PollingPosition) -> bool:
+        return other <= self
+
+    def __str__(self) -> str:
+        return json.dumps([_plain(value) for value in self.values], separators=(",", ":")) + "+" * self.behind
+
+    def __repr__(self) -> str:
+        return f"PollingPosition('{self}')"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return {"at": value.isoformat()}
+    return {"decimal": str(value)} if isinstance(value, Decimal) else value
+
+
+def _value(plain: Any) -> Any:
+    if type(plain) is int:
+        return plain
+    if "at" in plain:
+        return datetime.fromisoformat(plain["at"])
+    return Decimal(plain["decimal"])
