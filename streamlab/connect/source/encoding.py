@@ -56,7 +56,12 @@ def encode_row(data: Mapping[str, Any]) -> tuple[bytes, tuple[str, ...]]:
     SettingsError
         A value is of a type that has no form here.
     """
-    row = encode(data)
+    try:
+        row = orjson.dumps(data, plain)
+    except orjson.JSONEncodeError:
+        row = encode(data)  # no plain dict, or awkward
+    if b"null" in row and any(map(_hides, data.values())):
+        row = _exactly(data)
     if b'"unchanged"' in row:  # what orjson makes of UNCHANGED; most often somebody's text
         unchanged = tuple(name for name, value in data.items() if value is UNCHANGED)
         if unchanged:

@@ -46,16 +46,20 @@ __all__ = ["RecordTuple", "Records", "Route", "topics_below"]
 Route = Callable[[str, str], str | None]
 """(schema, table) -> topic, or None for a table that is left out. A logical message has neither: ``("", "")``."""
 
-RecordTuple = tuple[str, bytes | None, bytes | None, list[tuple[str, str | bytes | None]], int]
+_Headers = list[tuple[str, str | bytes | None]]
+RecordTuple = tuple[str, bytes | None, bytes | None, _Headers, int]
 """Topic, value, key, headers, and the ordinal of the change."""
 
 _LETTERS: Final = {
-    Operation.INSERT: "c", Operation.UPDATE: "u", Operation.DELETE: "d", Operation.SNAPSHOT: "r",
-    Operation.TRUNCATE: "t", Operation.MESSAGE: "m",
+    operation: (letter, ("op", letter))
+    for operation, letter in (
+        (Operation.INSERT, b"c"), (Operation.UPDATE, b"u"), (Operation.DELETE, b"d"), (Operation.SNAPSHOT, b"r"),
+        (Operation.TRUNCATE, b"t"), (Operation.MESSAGE, b"m"),
+    )
 }  # fmt: skip
+_VALUE: Final = b'{"op":"%b","before":%b,"after":%b,%b%b%d%b'
 _ILLEGAL = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST = 249
-_ABSENT: Any = object()
 
 
 def topics_below(prefix: str) -> Route:
@@ -70,7 +74,7 @@ def topics_below(prefix: str) -> Route:
 class _Table:
     """What does not change from one record of a table to the next."""
 
-    __slots__ = ("head", "key", "keyed", "topic")
+    __slots__ = ("_single", "head", "key", "keyed", "topic")
 
     def __init__(self, topic: str | None, schema: str, table: str) -> None:
         self.topic = topic
@@ -78,11 +82,52 @@ class _Table:
         self.key: tuple[str, ...] | None = None
         """The columns for which `keyed` was made."""
         self.keyed: list[tuple[bytes, str]] = []
+        self._single: tuple[str, bytes] | None = None
 
     def learn(self, key: tuple[str, ...]) -> None:
         """The key has these columns from now on."""
         self.key = key
         self.keyed = [(b"%b%b:" % (b"," if at else b"{", orjson.dumps(name)), name) for at, name in enumerate(key)]
+        self._single = (key[0], self.keyed[0][0] + b"%d}") if len(key) == 1 and b"%" not in self.keyed[0][0] else None
+
+    def key_of(self, event: ChangeEvent) -> bytes | None:
+        """The key of a change; None where its table has none.
+
+        Raises
+        ------
+        ChangeStreamError
+            A column of it is not in the log.
+        """
+        data = event.new_data or event.old_data
+        if self._single is not None:
+            name, form = self._single
+            value = data.get(name)
+            if value.__class__ is int:
+                return form % value
+        return self._written(event, data) if self.keyed else None
+
+    def former(self, event: ChangeEvent, key: bytes) -> bytes | None:
+        """The key that a row had before, if it was another one."""
+        old = event.old_data
+        if any(old.get(name, UNCHANGED) is UNCHANGED for _, name in self.keyed):
+            return None
+        former = self._written(event, old)
+        return former if former != key else None
+
+    def _written(self, event: ChangeEvent, data: Mapping[str, Any]) -> bytes:
+        parts = []
+        for head, name in self.keyed:
+            value = data.get(name, UNCHANGED)
+            if value is UNCHANGED:
+                value = event.old_data.get(name, UNCHANGED)
+            if value is UNCHANGED:
+                raise ChangeStreamError(
+                    f"The change {event.position} #{event.ordinal} of {event.schema}.{event.table_name} does not hold "
+                    f"{name}, a column of its key.",
+                    "Set the table's replica identity to its primary key, or to FULL.",
+                )
+            parts.append(head + (b"%d" % value if value.__class__ is int else encode({"": value})[4:-1]))
+        return b"".join(parts) + b"}"
 
 
 class Records:
@@ -159,80 +204,42 @@ class Records:
             A value has no form in JSON, or a table has no usable topic.
         """
         position, xid = str(transaction.position), transaction.transaction_id
-        placed = self._connector
         inside = b'"position":%b,"transaction_id":%b,"ordinal":' % (orjson.dumps(position), orjson.dumps(xid))
         tail = b'},"ts":%b}' % orjson.dumps(transaction.commit_timestamp)
         at, by = ("position", position.encode()), ("transaction_id", xid.encode())
-        named, owner = "", ""
+        named, owner, source = "", "", b""
         table: _Table | None = None
+        # In one loop, with names that are local, since this runs for every row.
         for event in transaction:
             operation, schema, name, old, new, _, _, _, ordinal, key_names = event
             if ordinal <= after:
                 continue
             if table is None or name is not named or schema is not owner:
                 named, owner, table = name, schema, self._table(schema, name)
+                source = self._connector + table.head + inside
             topic = table.topic
             if topic is None:
                 continue
-            letter = _LETTERS[operation]
+            letter, header = _LETTERS[operation]
+            headers: _Headers = [header, at, ("ordinal", b"%d" % ordinal), by]
             if operation is Operation.MESSAGE:
-                yield topic, self._message(event, placed, inside, tail), None, _headers("m", at, ordinal, by), ordinal
+                yield topic, _VALUE % (b"m", b"null", encode(new), b"", source, ordinal, tail), None, headers, ordinal
                 continue
             if key_names != table.key:
                 table.learn(key_names)
-            before, after_, unchanged = b"null", b"null", b""
+            before, now, unchanged = b"null", b"null", b""
             if old:
                 before, _ = encode_row(old)
             if new:
-                after_, left_out = encode_row(new)
+                now, left_out = encode_row(new)
                 if left_out:
                     unchanged = b'"unchanged":%b,' % orjson.dumps(left_out)
-            key = _key(event, table) if key_names and operation is not Operation.TRUNCATE else None
-            source = b"%b%b%b%d%b" % (placed, table.head, inside, ordinal, tail)
-            if old and new and key is not None and (former := _former(event, table, key)) is not None:
-                deleted = b'{"op":"d","before":%b,"after":null,%b' % (before, source)
-                yield topic, deleted, former, _headers("d", at, ordinal, by), ordinal
+            key = None if operation is Operation.TRUNCATE else table.key_of(event)
+            if key is not None and old and new and (former := table.former(event, key)) is not None:
+                gone: _Headers = [_LETTERS[Operation.DELETE][1], *headers[1:]]
+                yield topic, _VALUE % (b"d", before, b"null", b"", source, ordinal, tail), former, gone, ordinal
                 if self._tombstones:
-                    yield topic, None, former, _headers("d", at, ordinal, by), ordinal
-            value = b'{"op":"%b","before":%b,"after":%b,%b%b' % (letter.encode(), before, after_, unchanged, source)
-            yield topic, value, key, _headers(letter, at, ordinal, by), ordinal
-            if letter == "d" and self._tombstones and key is not None:
-                yield topic, None, key, _headers(letter, at, ordinal, by), ordinal
-
-    def _message(self, event: ChangeEvent, placed: bytes, inside: bytes, tail: bytes) -> bytes:
-        head = self._table(event.schema, event.table_name).head
-        return b'{"op":"m","before":null,"after":%b,%b%b%b%d%b' % (
-            encode(event.new_data), placed, head, inside, event.ordinal, tail,
-        )  # fmt: skip
-
-
-def _headers(
-    letter: str, at: tuple[str, bytes], ordinal: int, by: tuple[str, bytes]
-) -> list[tuple[str, str | bytes | None]]:
-    return [("op", letter.encode()), at, ("ordinal", b"%d" % ordinal), by]
-
-
-def _key(event: ChangeEvent, table: _Table) -> bytes:
-    data: Mapping[str, Any] = event.new_data or event.old_data
-    parts = []
-    for head, name in table.keyed:
-        value = data.get(name, _ABSENT)
-        if value is UNCHANGED or value is _ABSENT:
-            value = event.old_data.get(name, _ABSENT)
-        if value is UNCHANGED or value is _ABSENT:
-            raise ChangeStreamError(
-                f"The change {event.position} #{event.ordinal} of {event.schema}.{event.table_name} does not hold "
-                f"{name}, a column of its key.",
-                "Set the table's replica identity to its primary key, or to FULL.",
-            )
-        parts.append(head + (b"%d" % value if value.__class__ is int else encode({"": value})[4:-1]))
-    return b"".join(parts) + b"}"
-
-
-def _former(event: ChangeEvent, table: _Table, key: bytes) -> bytes | None:
-    """The key that a row had before, if it was another one."""
-    old = event.old_data
-    if any(old.get(name, UNCHANGED) is UNCHANGED for _, name in table.keyed):
-        return None
-    former = _key(event._replace(new_data=old), table)
-    return former if former != key else None
+                    yield topic, None, former, gone, ordinal
+            yield topic, _VALUE % (letter, before, now, unchanged, source, ordinal, tail), key, headers, ordinal
+            if operation is Operation.DELETE and self._tombstones and key is not None:
+                yield topic, None, key, headers, ordinal
