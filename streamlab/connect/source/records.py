@@ -47,7 +47,7 @@ Route = Callable[[str, str], str | None]
 """(schema, table) -> topic, or None for a table that is left out. A logical message has neither: ``("", "")``."""
 
 _Headers = list[tuple[str, str | bytes | None]]
-RecordTuple = tuple[str, bytes | None, bytes | None, _Headers, int]
+RecordTuple = tuple[str, bytes | None, bytes | None, _Headers | None, int]
 """Topic, value, key, headers, and the ordinal of the change."""
 
 _LETTERS: Final = {
@@ -143,15 +143,24 @@ class Records:
         Patterns of what is wanted, as ``schema.table`` with ``*`` and ``?``; by default everything.
     tombstones : bool
         Whether a delete is followed by one.
+    headers : bool
+        Whether records have headers.
     met : callable, optional
         Called with each topic before its first record is made.
     """
 
     def __init__(
         self, name: str, route: Route, *, tables: Sequence[str] = (), tombstones: bool = True,
+        headers: bool = True,
         met: Callable[[str], object] = lambda _: None,
     ) -> None:  # fmt: skip
-        self._route, self._wanted, self._tombstones, self._met = route, tuple(tables), tombstones, met
+        self._route, self._wanted, self._tombstones, self._met, self._headers = (
+            route,
+            tuple(tables),
+            tombstones,
+            met,
+            headers,
+        )
         self._tables: dict[tuple[str, str], _Table] = {}
         self._owners: dict[str, tuple[str, str]] = {}
         self._connector = b'"source":{"connector":%b,' % orjson.dumps(name)
@@ -221,7 +230,9 @@ class Records:
             if topic is None:
                 continue
             letter, header = _LETTERS[operation]
-            headers: _Headers = [header, at, ("ordinal", b"%d" % ordinal), by]
+            headers: _Headers | None = None
+            if self._headers:
+                headers = [header, at, ("ordinal", b"%d" % ordinal), by]
             if operation is Operation.MESSAGE:
                 yield topic, _VALUE % (b"m", b"null", encode(new), b"", source, ordinal, tail), None, headers, ordinal
                 continue
@@ -236,7 +247,7 @@ class Records:
                     unchanged = b'"unchanged":%b,' % orjson.dumps(left_out)
             key = None if operation is Operation.TRUNCATE else table.key_of(event)
             if key is not None and old and new and (former := table.former(event, key)) is not None:
-                gone: _Headers = [_LETTERS[Operation.DELETE][1], *headers[1:]]
+                gone = headers and [_LETTERS[Operation.DELETE][1], *headers[1:]]
                 yield topic, _VALUE % (b"d", before, b"null", b"", source, ordinal, tail), former, gone, ordinal
                 if self._tombstones:
                     yield topic, None, former, gone, ordinal

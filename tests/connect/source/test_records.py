@@ -46,6 +46,11 @@ def test_an_insert_is_one_record() -> None:
     assert headers == [("op", b"c"), ("position", b"0/16B3748"), ("ordinal", b"0"), ("transaction_id", b"771")]
 
 
+def test_headers_may_be_left_out() -> None:
+    found = made(transaction((UPDATE, {"id": 1}, {"id": 2}), (DELETE, {"id": 2}, NOTHING)), headers=False)
+    assert [headers for _, _, _, headers, _ in found] == [None] * 5
+
+
 def test_a_key_has_all_its_columns_in_their_order() -> None:
     data = {"line": 2, "order_id": 'a"b', "note": "x"}
     ((_, _, key, _, _),) = made(transaction((INSERT, NOTHING, data), key=("order_id", "line")))
