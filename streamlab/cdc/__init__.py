@@ -13,6 +13,7 @@ from streamlab.cdc.transaction import Transaction
 if TYPE_CHECKING:
     from streamlab.cdc.binlog.mysql import MySQLCDC as MySQLCDC
     from streamlab.cdc.checkpoint import Checkpoint as Checkpoint
+    from streamlab.cdc.debezium.source import DebeziumSource as DebeziumSource
     from streamlab.cdc.polling.position import PollingPosition as PollingPosition
     from streamlab.cdc.polling.source import PollingSource as PollingSource
     from streamlab.cdc.postgres import PostgreSQLCDC as PostgreSQLCDC
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # Loaded when they are first used: they need a driver, which a reader of another log does not have.
 _HOMES = {
     "Checkpoint": "streamlab.cdc.checkpoint",
+    "DebeziumSource": "streamlab.cdc.debezium.source",
     "MySQLCDC": "streamlab.cdc.binlog.mysql",
     "PollingPosition": "streamlab.cdc.polling.position",
     "PollingSource": "streamlab.cdc.polling.source",
@@ -35,6 +37,7 @@ __all__ = [
     "ChangeEvent",
     "ChangeSource",
     "Checkpoint",
+    "DebeziumSource",
     "Lag",
     "MySQLCDC",
     "Operation",

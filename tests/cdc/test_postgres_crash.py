@@ -21,6 +21,7 @@ pytestmark = pytest.mark.integration
 
 POINTS = ("cdc.before_handler", "cdc.after_handler", "cdc.before_ack", "cdc.after_ack")
 ELSEWHERE = {
+    *("cdc.before_commit", "cdc.after_commit"),  # debezium/test_crash.py
     *("cdc.low_watermark", "cdc.chunk_read", "cdc.high_watermark", "cdc.before_chunk"),  # test_proofs_chunks.py
     "cdc.in_spill",  # test_proofs_large.py
     *("cdc.catch_up.before_advance", "cdc.catch_up.after_advance"),  # test_framed_crash.py, test_frames_server.py

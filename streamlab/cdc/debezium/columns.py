@@ -108,8 +108,8 @@ def _decimal(precision: int, scale: int) -> Column | None:
 
 _PLAIN: Final[Mapping[Any, Any]] = {
     "boolean": pl.Boolean, "int8": pl.Int8, "int16": pl.Int16, "int32": pl.Int32, "int64": pl.Int64,
-    "string": pl.String, "any": pl.String,
-    "float": pl.Float32, "float32": pl.Float32, "double": pl.Float64, "float64": pl.Float64,
+    "string": pl.String, "any": pl.String, "float": pl.Float32, "float32": pl.Float32, "double": pl.Float64,
+    "float64": pl.Float64,
 }  # fmt: skip
 _T: Final = "io.debezium.time."
 _C: Final = "org.apache.kafka.connect.data."

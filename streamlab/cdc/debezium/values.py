@@ -18,7 +18,7 @@ import ipaddress
 import json
 import re
 import struct
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -98,7 +98,7 @@ def _float(value: Any) -> float:
 
 
 def _bytes(value: Any) -> bytes:
-    return b64decode(value, validate=True)
+    return a2b_base64(value, strict_mode=True)
 
 
 _PLAIN: Final[dict[Any, Reader | None]] = {
@@ -173,9 +173,14 @@ def _decimal(parameters: Field, database: str) -> Reader:
 
     def read(value: Any) -> Decimal:
         if type(value) is not str:
-            # ``decimal.format=NUMERIC``, read exactly by the decoder.
+            # ``decimal.format=NUMERIC``
+            if type(value) is float:
+                raise ValueError("read it exactly")
             return Decimal(value)
-        return Decimal(f"{int.from_bytes(b64decode(value), 'big', signed=True)}{exponent}")
+        unscaled = a2b_base64(value, strict_mode=True)
+        if not unscaled:
+            raise ValueError("a decimal has digits")
+        return Decimal(f"{int.from_bytes(unscaled, 'big', signed=True)}{exponent}")
 
     return read
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from base64 import b64encode
 from typing import Any
@@ -57,6 +58,7 @@ def base64(number: int) -> str:
 
 def with_schema(payload: dict[str, Any], schema: dict[str, Any] | None = None) -> bytes:
     """The record of an envelope; its decimals as Connect writes them."""
+    payload = copy.deepcopy(payload)
     for name in ("before", "after"):
         row = payload.get(name)
         if row and isinstance(row.get("total"), str) and "." in row["total"]:
