@@ -1,7 +1,7 @@
 """Records of Debezium's topics, as `ChangeEvent`s. Without I/O: key, value and headers as bytes go in.
 
 JSON with schemas: what was made of a schema is kept, and found again by comparing bytes; JSON without: what was said in
-its place. Avro and Protobuf come in Confluent's wire format: a zero byte, the schema's number in a registry, the value.
+its place. Avro comes in Confluent's wire format: a zero byte, the schema's number in a registry, the value.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Decoder:
     grouped : bool
         Whether a change's ordinal is its number in the source's transaction, where records say that.
     registered : callable, optional
-        For Avro and Protobuf.
+        For Avro: see `streamlab.cdc.debezium.registry.Schemas`.
 
     Raises
     ------

@@ -78,7 +78,7 @@ class DebeziumSource(TopicReader):
         Of PostgreSQL's tables. With ``default`` the old row is its key, for that is what PostgreSQL logs; Debezium
         fills the rest with NULL and 0, which is left out here.
     schema_registry : str, optional
-        URL of a registry that speaks Confluent's protocol, for Avro and Protobuf.
+        URL of a registry that speaks Confluent's protocol, for Avro.
     retry, dead_letters : RetryPolicy and DeadLetters, optional
         What becomes of a change whose handler fails, see `streamlab.cdc.handling`. By default the stream stops.
     patience : float

@@ -19,6 +19,7 @@ from streamlab.cdc.debezium.consumer import Member, said
 from streamlab.cdc.debezium.decoder import Decoder, refused
 from streamlab.cdc.debezium.position import KafkaPosition, Partition
 from streamlab.cdc.debezium.questions import TopicQuestions
+from streamlab.cdc.debezium.registry import Registry, Schemas
 from streamlab.cdc.debezium.rows import MALFORMED
 from streamlab.cdc.debezium.transactions import Assembler, Passed, single
 from streamlab.cdc.event import ChangeEvent
@@ -95,7 +96,7 @@ class TopicReader(Followed):
             configuration=configuration,
             replica_identity=replica_identity,
             grouped=transaction_topic is not None,
-            registered=None,
+            registered=Schemas(Registry(schema_registry).schema) if schema_registry else None,
         )
         self._lock = threading.RLock()
         self._books = Bookkeeping()
