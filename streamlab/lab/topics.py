@@ -43,6 +43,12 @@ class Record(NamedTuple):
         values = tuple(key.get("payload", key).values())
         return values[0] if len(values) == 1 else values
 
+    @property
+    def payload(self) -> Any:
+        """The value, read from JSON, without its schema; None for a tombstone."""
+        value = json.loads(self.value or b"null")
+        return value["payload"] if isinstance(value, dict) and value.keys() == {"schema", "payload"} else value
+
 
 def read_topic(bootstrap: str, topic: str, last: Callable[[Record], bool], *, limit: float = 30.0) -> list[Record]:
     """Read the first partition of a topic, which may not be there yet, up to and with a record.

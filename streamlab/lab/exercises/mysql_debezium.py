@@ -240,10 +240,10 @@ def _but(*without: str, **other: str) -> dict[str, str]:
             "Nothing reads these names any more, and nobody says so: ask the lint.",
         ),
         WrongAnswer(
-            "only a tombstone",
+            "not even a tombstone",
             _but(**{_DELETES: "tombstone"}),
-            "The cache would forget the order, and the audit could not say what it was. Which mode writes the last row "
-            "again?",
+            "This mode cuts the last row off, and with JSON its value is the text null, no tombstone to Kafka. "
+            "Which one writes the row again?",
         ),
         WrongAnswer(
             "no tombstone",
@@ -280,11 +280,11 @@ def configure(lab: Any, answer: Any) -> Verdict:
             records = read(2)
     except ConnectError as error:
         return missed(str(error))
-    values = [json.loads(record.value) if record.value else None for record in records]
-    return _judge_values(values, answer)
+    return _judge_values([record.value for record in records], answer)
 
 
-def _judge_values(values: list[Any], answer: Mapping[str, str]) -> Verdict:
+def _judge_values(written: list[bytes | None], answer: Mapping[str, str]) -> Verdict:
+    values = [json.loads(value) for value in written if value is not None]
     if any(value and "schema" in value for value in values):
         because = "a setting without its converter" if "value.converter" not in answer else ""
         return missed("Each value carries its schema.", because)
@@ -293,11 +293,11 @@ def _judge_values(values: list[Any], answer: Mapping[str, str]) -> Verdict:
         because = "binary fractions" if isinstance(amount, float) else "bytes for an amount"
         return missed(f"An amount of 19.90 arrives as {amount!r}.", because)
     marked = sum(value is not None and value.get("__deleted") == "true" for value in values)
-    empty = values.count(None)
+    empty = written.count(None)  # not the text `null`, which is a value
     seen = f"One order was deleted: {marked} rows came that say so, and {empty} records without a value."
     if not marked:
         outdated = any(key.endswith((".drop.tombstones", ".delete.handling.mode")) for key in answer)
-        return missed(seen, "former names" if outdated else "only a tombstone")
+        return missed(seen, "former names" if outdated else "not even a tombstone")
     if not empty:
         return missed(seen, "no tombstone")
     return passed(f"{seen} Its amount is exact, and no value carries a schema.")
