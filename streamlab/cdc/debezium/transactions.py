@@ -167,7 +167,8 @@ class Assembler:
         assert self._open is not None  # noqa: S101 - by `take`
         into = self._open
         for place, rows in self._rows.items():
-            while rows and rows[0][2] == into.id:
+            # A tombstone names no transaction; between two deletions it belongs to theirs.
+            while rows and (rows[0][2] == into.id or (rows[0][1] is None and place in into.ends)):
                 offset, event, _, order = rows.popleft()
                 if event is not None:
                     into.changes.setdefault(order, event)
