@@ -17,6 +17,7 @@ PARAMETERS: dict[str, dict[str, object]] = {
     "00_start_here": {"round_trips": 2, "seed": 11},
     "01_postgres_cdc": {"orders": 41, "seed": 11},
     "01b_postgres_cdc_deeper": {"orders": 31, "seed": 11},
+    "02_mysql_debezium": {"orders": 51, "seed": 11},
 }
 """Values other than the defaults, for the papermill run of each lesson."""
 OPTIONAL = {"01b_postgres_cdc_deeper"}
