@@ -38,7 +38,7 @@ def stub(copy: dict[Any, Any], key: dict[str, Any], value: object) -> None: ...
     ("name", "answer", "seen"),
     [
         ("copy", stub, "After 19 records all 5 rows of the copy are as in the table"),
-        ("settings", {"decimal.handling.mode": ...}, "1 rows came that say so, and 1 records without a value"),
+        ("settings", {"decimal.handling.mode": ...}, "Rows that say so: 1; records without a value: 1"),
     ],
 )
 def test_a_stub_is_not_attempted_and_the_solution_passes(lab: Any, name: str, answer: object, seen: str) -> None:
@@ -55,9 +55,9 @@ COUNTED = {
     "the key of no row": "raised TypeError",
     "only the stream": "1 of 5 are lost",
     "the row before": "are not as in the table",
-    "former names": "0 rows came that say so, and 0 records",
-    "not even a tombstone": "0 rows came that say so, and 0 records",
-    "no tombstone": "1 rows came that say so, and 0 records",
+    "former names": "Rows that say so: 0; records without a value: 0",
+    "not even a tombstone": "Rows that say so: 0; records without a value: 0",
+    "no tombstone": "Rows that say so: 1; records without a value: 0",
     "a setting without its converter": "Each value carries its schema",
     "bytes for an amount": "arrives as 'B8Y='",
     "binary fractions": "arrives as 19.9.",

@@ -10,7 +10,12 @@ from streamlab.lab import runner
 
 @pytest.mark.parametrize(
     ("name", "slug"),
-    [("00", "00_start_here"), ("01", "01_postgres_cdc"), ("01b", "01b_postgres_cdc_deeper"), ("02", "02_mysql_debezium")],
+    [
+        ("00", "00_start_here"),
+        ("01", "01_postgres_cdc"),
+        ("01b", "01b_postgres_cdc_deeper"),
+        ("02", "02_mysql_debezium"),
+    ],
 )
 def test_a_number_means_one_lesson(name: str, slug: str) -> None:
     assert runner.find(name).slug == slug

@@ -294,7 +294,7 @@ def _judge_values(written: list[bytes | None], answer: Mapping[str, str]) -> Ver
         return missed(f"An amount of 19.90 arrives as {amount!r}.", because)
     marked = sum(value is not None and value.get("__deleted") == "true" for value in values)
     empty = written.count(None)  # not the text `null`, which is a value
-    seen = f"One order was deleted: {marked} rows came that say so, and {empty} records without a value."
+    seen = f"One order was deleted. Rows that say so: {marked}; records without a value: {empty}."
     if not marked:
         outdated = any(key.endswith((".drop.tombstones", ".delete.handling.mode")) for key in answer)
         return missed(seen, "former names" if outdated else "not even a tombstone")
