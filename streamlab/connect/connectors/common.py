@@ -150,8 +150,9 @@ class Unwrap(Transform):
     Parameters
     ----------
     deletes : str
-        What becomes of a deletion: ``tombstone`` (a record without a value), ``rewrite`` (the old row with
-        ``__deleted``), ``rewrite-with-tombstone`` (both), ``delete-to-tombstone``, ``drop``.
+        What becomes of a deletion: ``tombstone`` (with JSON the text ``null``, which compaction takes for a value),
+        ``delete-to-tombstone`` (a record without a value), ``rewrite`` (the old row with ``__deleted``),
+        ``rewrite-with-tombstone`` (both), ``drop``.
     fields : sequence of str
         What of the envelope is added to the row: ``op``, ``source.lsn``, ... as ``__op``, ``__source_lsn``.
     headers : sequence of str
