@@ -27,7 +27,6 @@ ELSEWHERE = {
     *("cdc.catch_up.before_advance", "cdc.catch_up.after_advance"),  # test_framed_crash.py, test_frames_server.py
     *("cdc.binlog.before_ack", "cdc.binlog.after_ack", "cdc.binlog.in_snapshot"),  # binlog/test_mysql_crash.py
     *("cdc.debezium.before_ack", "cdc.debezium.after_ack"),  # debezium/test_crash.py
-    *("cdc.before_commit", "cdc.after_commit"),  # debezium/test_crash.py
 }
 
 

@@ -50,7 +50,7 @@ SOAK = pytest.mark.skipif(os.environ.get("STREAMLAB_SOAK") != "1", reason="a lon
         pytest.param("cdc.after_commit"),
         *(
             pytest.param(each, marks=SOAK)
-            for each in ("cdc.before_handler", "cdc.before_ack", "cdc.after_ack", "cdc.before_commit")
+            for each in ("cdc.before_handler", "cdc.debezium.before_ack", "cdc.debezium.after_ack", "cdc.before_commit")
         ),
     ],
 )
