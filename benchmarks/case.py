@@ -28,7 +28,8 @@ class Bench:
     references : References
         The environment of references that do not fit into ours.
     shared : dict
-        What cases of one run share, by a name that its maker chooses; emptied after each benchmark.
+        What cases of one run share, by a name that its maker chooses; after each benchmark it is emptied, and what has
+        a `close` is closed.
     """
 
     quick: bool

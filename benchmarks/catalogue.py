@@ -6,13 +6,18 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks import postgres_cdc, stack, workload
+from benchmarks import postgres_cdc, stack, which_cdc, workload
 from benchmarks.case import Benchmark, Case
 from streamlab.errors import StreamlabError
 
 __all__ = ["BENCHMARKS", "choose"]
 
-BENCHMARKS: tuple[Benchmark, ...] = (stack.BENCHMARK, workload.BENCHMARK, postgres_cdc.BENCHMARK)
+BENCHMARKS: tuple[Benchmark, ...] = (
+    stack.BENCHMARK,
+    workload.BENCHMARK,
+    postgres_cdc.BENCHMARK,
+    which_cdc.BENCHMARK,
+)
 """A new one is a module with a `BENCHMARK`, and stands here."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from benchmarks.case import Bench, Benchmark, Case
 from benchmarks.measure import Row, order
@@ -13,6 +13,14 @@ from streamlab.errors import StreamlabError
 __all__ = ["Listener", "run", "run_case"]
 
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """What cases share and has to be undone."""
+
+    def close(self) -> None:
+        """Undo it. Called once, after the last case of a benchmark."""
 
 
 class Listener(Protocol):
@@ -36,6 +44,9 @@ def run(chosen: Sequence[tuple[Benchmark, Sequence[Case[Any]]]], bench: Bench, l
     for benchmark, cases in chosen:
         for case in cases:
             yield from run_case(benchmark.name, case, bench, listener)
+        for made in bench.shared.values():
+            if isinstance(made, Closing):
+                made.close()
         bench.shared.clear()
 
 

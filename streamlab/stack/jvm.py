@@ -58,6 +58,8 @@ class JVMService(Service):
     """A server on the Java virtual machine; unless it says otherwise, on Kafka's jars."""
 
     heap: ClassVar[str] = "384m"
+    compiler: ClassVar[tuple[str, ...]] = ("-XX:TieredStopAtLevel=1",)
+    """What makes machine code: the quick compiler alone, for servers that live for minutes and share two cores."""
     minimum_java: ClassVar[int] = MINIMUM_JAVA
     archived_as: ClassVar[str] = ""
     """Whose archive of classes it uses, where that is not its own."""
@@ -101,7 +103,7 @@ class JVMService(Service):
             *options,
             f"-Xmx{self.heap}",
             "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
+            *self.compiler,
             "-XX:+ExitOnOutOfMemoryError",
             "-Djava.awt.headless=true",
             *self._logging(),
