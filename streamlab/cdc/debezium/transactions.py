@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Final
 
@@ -167,12 +167,21 @@ class Assembler:
         assert self._open is not None  # noqa: S101 - by `take`
         into = self._open
         for place, rows in self._rows.items():
-            # A tombstone names no transaction; between two deletions it belongs to theirs.
-            while rows and (rows[0][2] == into.id or (rows[0][1] is None and place in into.ends)):
-                offset, event, _, order = rows.popleft()
-                if event is not None:
+            while rows:
+                offset, event, name, order = rows[0]
+                if name == into.id and event is not None:
                     into.changes.setdefault(order, event)
-                into.ends[place] = offset + 1
+                    into.ends[place] = offset + 1
+                elif event is not None or place not in into.ends or not self._more(rows):
+                    break
+                # Else a tombstone between two deletions. One behind the last change is not in the transaction: where
+                # that ends has to be the same each time.
+                rows.popleft()
+
+    def _more(self, rows: Iterable[tuple[int, ChangeEvent | None, str, int]]) -> bool:
+        """Whether the next change of a partition is one of the present transaction."""
+        following = next((name for _, event, name, _ in rows if event is not None), None)
+        return self._open is not None and following == self._open.id
 
     def _end(self) -> Item | None:
         whole = self._open

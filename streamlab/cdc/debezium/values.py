@@ -73,6 +73,8 @@ def reader(field: Field, database: str = "") -> Reader | None:
         return _vector(vector) if vector and database == "mysql" else _array(field["items"], database)
     if form == "map":
         return _map(field, database)
+    if form in {"float", "float32"} and database == "mysql":
+        return _single
     if (database, source) in _BY_SOURCE:
         return _BY_SOURCE[database, source]
     if form in _PLAIN:
@@ -95,6 +97,14 @@ _LONG = re.compile(r"\d{19}")
 def _float(value: Any) -> float:
     # NaN and the infinities are text in JSON.
     return float(value)
+
+
+def _single(value: Any) -> float:
+    """The nearest of 32 bits, of which JSON has the shortest digits that mean it."""
+    return float(_SINGLE.unpack(_SINGLE.pack(float(value)))[0])
+
+
+_SINGLE: Final = struct.Struct("f")
 
 
 def _bytes(value: Any) -> bytes:

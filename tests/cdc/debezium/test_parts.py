@@ -167,6 +167,20 @@ class TestAssembler:
         assembler.add("tx", 0, 1, Mark(False, "1", {"s.a": 1}), None)
         assert self.found(assembler) == [[1], [7], {A: 4}]
 
+    def test_tombstones_between_deletions_do_not_stop_a_transaction(self) -> None:
+        assembler = self.make()
+        assembler.add("tx", 0, 0, Mark(True, "1", {}), None)
+        assembler.add("tx", 0, 1, Mark(False, "1", {"s.a": 2}), None)
+        self.row(assembler, A, 0, 1)
+        assembler.add(*A, 1, None, None)
+        assert self.found(assembler) == []
+        self.row(assembler, A, 2, 2)
+        assembler.add(*A, 3, None, None)
+        whole, passed = assembler.take()
+        assert isinstance(whole, Transaction)
+        assert whole.end_position == KafkaPosition.of({A: 3, TX: 2})
+        assert (len(whole), passed) == (2, {A: 4})
+
     def test_what_comes_again_of_a_transaction_is_passed_over(self) -> None:
         assembler = self.make()
         for offset in (0, 10):
