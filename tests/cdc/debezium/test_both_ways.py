@@ -24,7 +24,7 @@ def lost(kind: str, arrived: Any, value: Any) -> bool:
     if arrived is None:
         return isinstance(value, str) and "00" in value and kind.startswith(("date", "timestamp"))  # a day of zeros
     if kind == "json":
-        return bool(arrived[0] == value[0] and arrived[3:] == value[3:])  # a negative time in it is broken
+        return bool(arrived[:2] == value[:2] and arrived[3] == value[3])  # bytes are base64, a negative time broken
     return (kind, value) in {("year", 0), ("char(255) character set latin1", "\x81\u201a")}
 
 
