@@ -195,6 +195,13 @@ def _decimal(parameters: Field, database: str) -> Reader:
     return read
 
 
+def _number(parameters: Field, database: str) -> Reader:
+    read = _decimal(parameters, database)
+    # MySQL's BIGINT UNSIGNED, with bigint.unsigned.handling.mode=precise.
+    whole = str(parameters.get(_SOURCE_TYPE) or "").upper().startswith("BIGINT")
+    return (lambda value: int(read(value))) if whole else read
+
+
 def _variable(field: Field, database: str) -> Reader:
     return lambda value: decimal(_bytes(value["value"]), int(value["scale"]))
 
@@ -419,7 +426,7 @@ _STRUCTS: Final[dict[str, Callable[[Field, str], Reader]]] = {
 _TIME: Final = "io.debezium.time."
 _CONNECT: Final = "org.apache.kafka.connect.data."
 _NAMED: Final[dict[str, Callable[[Field, str], Reader | None]]] = {
-    _CONNECT + "Decimal": _decimal,
+    _CONNECT + "Decimal": _number,
     _CONNECT + "Date": _date,
     _CONNECT + "Time": _time(1_000_000),
     _CONNECT + "Timestamp": _moment(1_000_000),
