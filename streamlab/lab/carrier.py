@@ -90,7 +90,7 @@ def by_hand(task: Task) -> None:
 
         def acknowledge(tx: Transaction) -> None:
             cdc.acknowledge(tx)
-            _told(watcher, task.slot, tx.end_position)
+            _told(watcher, task.slot, str(tx.end_position))
             failpoint("lab.acknowledged")
 
         known: dict[str, Callable[[Transaction], None]] = {
@@ -103,11 +103,11 @@ def by_hand(task: Task) -> None:
                 return
 
 
-def _told(watcher: psycopg.Connection[tuple[bool]], slot: str, upto: LSN) -> None:
+def _told(watcher: psycopg.Connection[tuple[bool]], slot: str, upto: str) -> None:
     """Wait until the server knows of an acknowledgement, which is sent within milliseconds."""
     query = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
     deadline = time.monotonic() + 10
-    while not (watcher.execute(query, [str(upto), slot]).fetchone() or (False,))[0]:
+    while not (watcher.execute(query, [upto, slot]).fetchone() or (False,))[0]:
         if time.monotonic() > deadline:
             raise ChangeStreamError("The server was not told within 10 s.")
         time.sleep(0.002)

@@ -14,7 +14,7 @@ from streamlab import settings
 from streamlab.cdc.postgres import PostgreSQLCDC
 from streamlab.connect.source.offsets import make_topics
 from streamlab.lab import carrier
-from streamlab.lab.delivered import delivered
+from streamlab.lab.topics import read_partitions
 from streamlab.ops.crash import CrashReport, crash_test
 from streamlab.stack.objects import kafka_admin
 
@@ -66,7 +66,7 @@ class Carrying:
 
     def records(self, *, committed: bool = True) -> list[int]:
         """The ids in the topic of the last trial, also those that were taken back if `committed` is False."""
-        return [each.row for each in delivered(self._topic, committed=committed)]
+        return [each.row for each in read_partitions(self._topic, committed=committed)]
 
     @property
     def _topic(self) -> str:

@@ -62,7 +62,7 @@ class SecondDatabase:
             Another schema, such as the shop's own.
         """
         query = sql.SQL("SELECT {} FROM {} ORDER BY 1").format(
-            sql.SQL(columns),  # type: ignore[arg-type]
+            sql.SQL(columns),
             sql.Identifier(schema or self.name, table),
         )
         return self._db.execute(query).fetchall()

@@ -15,6 +15,7 @@ from streamlab.lab import runner
         ("01", "01_postgres_cdc"),
         ("01b", "01b_postgres_cdc_deeper"),
         ("02", "02_mysql_debezium"),
+        ("06", "06_kafka_connect"),
     ],
 )
 def test_a_number_means_one_lesson(name: str, slug: str) -> None:

@@ -12,7 +12,7 @@ from confluent_kafka.admin import NewTopic
 
 from streamlab import settings
 from streamlab.errors import ChangeStreamError
-from streamlab.lab.topics import Record, read_topic
+from streamlab.lab.topics import Record, read_partitions, read_topic, send
 from streamlab.stack.namespace import Namespace
 from streamlab.stack.objects import kafka_admin
 
@@ -69,3 +69,42 @@ def test_what_does_not_come_is_given_up(topic: str) -> None:
 def test_keys_and_values_are_read_with_a_schema_and_without(key: Any, value: Any, row: Any, payload: Any) -> None:
     record = Record(0, key, value)
     assert (record.row, record.payload) == (row, payload)
+
+
+def test_all_partitions_are_read_to_their_ends_with_headers(topic: str) -> None:
+    assert read_partitions(topic) == [], "there is no such topic yet"
+    send(topic, [(f'{{"id":{number}}}', b"1") for number in range(20)], partitions=3)
+    records = read_partitions(topic)
+    assert sorted(record.row for record in records) == list(range(20))
+    assert {record.partition for record in records} == {0, 1, 2}
+    for each in range(3):
+        inside = [record for record in records if record.partition == each]
+        assert [record.number for record in inside] == list(range(len(inside)))
+        assert [record.row for record in inside] == sorted(record.row for record in inside)
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap(), "log_level": 0})
+    producer.produce(topic, key=None, value=None, headers={"why": b"because"})
+    assert producer.flush(10) == 0
+    assert [record.headers["why"] for record in read_partitions(topic) if record.headers] == [b"because"]
+
+
+def test_records_that_come_later_are_waited_for_and_no_more_of_them(topic: str) -> None:
+    later = threading.Timer(0.3, send, (topic, [("{}", b"1")] * 5))
+    later.start()
+    try:
+        assert len(read_partitions(topic, done=lambda found: len(found) == 3)) == 3
+    finally:
+        later.join()
+    with pytest.raises(ChangeStreamError, match=f"and 5 records of {topic}"):
+        read_partitions(topic, done=lambda found: len(found) == 6, limit=1)
+
+
+def test_what_was_taken_back_is_left_out_unless_asked_for(topic: str) -> None:
+    send(topic, [("{}", b"1")])
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap(), "transactional.id": topic, "log_level": 0})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(topic, b"2")
+    producer.flush(10)
+    producer.abort_transaction(10)
+    assert [record.value for record in read_partitions(topic)] == [b"1"]
+    assert [record.value for record in read_partitions(topic, committed=False)] == [b"1", b"2"]

@@ -18,6 +18,7 @@ PARAMETERS: dict[str, dict[str, object]] = {
     "01_postgres_cdc": {"orders": 41, "seed": 11},
     "01b_postgres_cdc_deeper": {"orders": 31, "seed": 11},
     "02_mysql_debezium": {"orders": 51, "seed": 11},
+    "06_kafka_connect": {"orders": 51, "seed": 11},
 }
 """Values other than the defaults, for the papermill run of each lesson."""
 FEWER = {"01b_postgres_cdc_deeper", "02_mysql_debezium"}

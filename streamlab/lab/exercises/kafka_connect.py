@@ -13,8 +13,8 @@ from streamlab.connect.connectors import JDBCSink
 from streamlab.errors import ConnectError
 from streamlab.lab.carrying import Carrying
 from streamlab.lab.checks import Verdict, WrongAnswer, checker, missed, passed
-from streamlab.lab.delivered import Delivered, delivered, send
 from streamlab.lab.second import SecondDatabase
+from streamlab.lab.topics import Record, read_partitions, send
 from streamlab.ops.crash import CrashReport
 
 __all__ = ["LETTERS", "SETTINGS", "STEPS", "carry", "keep_right"]
@@ -119,7 +119,7 @@ def keep_right(lab: Any, answer: Any) -> Verdict:
                 found = second.rows(table, "id, status")
         except ConnectError as error:
             return _stopped(str(error))
-    return _judge_rows(found, delivered(letters))
+    return _judge_rows(found, read_partitions(letters))
 
 
 def _base(topic: str, table: str) -> dict[str, str]:
@@ -141,7 +141,7 @@ def _stopped(seen: str) -> Verdict:
     return missed(seen, "one record stops them all" if "olerance" in seen or "Convert" in seen else "")
 
 
-def _judge_rows(found: list[tuple[Any, ...]], letters: list[Delivered]) -> Verdict:
+def _judge_rows(found: list[tuple[Any, ...]], letters: list[Record]) -> Verdict:
     there = dict(found)
     wanted = dict(_WANTED)
     gone, stale = len(there.keys() - wanted.keys()), sum(there.get(each) != status for each, status in wanted.items())
