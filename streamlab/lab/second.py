@@ -10,8 +10,8 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from streamlab.connect import ConnectClient
-from streamlab.errors import ConnectorFailed, LessonError
+from streamlab.connect import ConnectClient, ConnectorStatus
+from streamlab.errors import ConnectorFailed, ConnectorMissing, LessonError
 
 __all__ = ["SecondDatabase"]
 
@@ -99,8 +99,14 @@ class SecondDatabase:
                 with suppress(psycopg.errors.UndefinedTable):
                     if (row,) in self.rows(table):
                         return
-                if connector and (failed := connect.status(connector).failed):
-                    raise ConnectorFailed(f"Connector {connector}, task {failed[0].task} failed: {failed[0].error}")
+                if connector:
+                    with suppress(ConnectorMissing):  # made a moment ago by another client
+                        _raise_failure(connect.status(connector))
                 if time.monotonic() > deadline:
                     raise LessonError(f"Row {row} of {table} has not come in {limit:.0f} s.", "Does the sink run?")
                 time.sleep(0.05)
+
+
+def _raise_failure(status: ConnectorStatus) -> None:
+    for part in status.failed:
+        raise ConnectorFailed(f"Connector {status.name}, task {part.task} failed: {part.error}")
