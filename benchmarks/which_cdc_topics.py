@@ -71,7 +71,7 @@ def topic_frames(
         begin = time.perf_counter()
         for batch in source.frames(max_rows=5 * _ROWS, idle=30.0):
             found += len(batch)
-            source.acknowledge(batch)
+            source.acknowledge(batch.end_position)
             if found >= count:
                 return count / (time.perf_counter() - begin)
     raise RuntimeError(f"{topic} has {found} of {count} changes")

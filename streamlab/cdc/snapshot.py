@@ -197,5 +197,5 @@ def fields(row: bytes, parsers: list[Callable[[str], Any]]) -> list[Any]:
             continue
         if b"\\" in raw:
             raw = _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[1]), raw)
-        values.append(parse(raw.decode()))
+        values.append(parse(raw.decode("utf-8", "surrogateescape")))
     return values

@@ -26,6 +26,9 @@ from psycopg.types.range import RangeInfo
 from streamlab.cdc import values_binary as binary
 from streamlab.cdc import values_text as text
 from streamlab.cdc.values_text import Interval
+from streamlab.cdc.values_written import Writer, plain
+from streamlab.cdc.values_written import array as array_writer
+from streamlab.cdc.values_written import composite as composite_writer
 from streamlab.cdc.wire import MALFORMED
 
 __all__ = ["Codec", "Interval", "TypeMap"]
@@ -46,6 +49,8 @@ class Codec:
         `text` then reads.
     fixed, binary_code : str
         The format of a binary form of fixed size, for `struct`, and an expression on ``{v}``, what that unpacked.
+    writer : callable, optional
+        From the binary form to the text, where a value does not tell how it is written.
     """
 
     text: Callable[[str], Any]
@@ -53,6 +58,11 @@ class Codec:
     text_code: str = ""
     fixed: str = ""
     binary_code: str = ""
+    writer: Writer | None = None
+
+    def written(self, data: bytes) -> str:
+        """PostgreSQL's text of a value that came in binary form; raises as `binary` does."""
+        return (self.writer or plain(self.binary))(data)
 
 
 def _truth(value: str) -> bool:
@@ -93,8 +103,8 @@ _BUILTIN: dict[str, Codec] = {
     "bytea": Codec(text.bytea, bytes),
     "bit": Codec(str, binary.bits, "{ascii}"),
     "varbit": Codec(str, binary.bits, "{ascii}"),
-    "json": Codec(text.lenient(text.json), binary.json),
-    "jsonb": Codec(text.lenient(text.json), binary.jsonb),
+    "json": Codec(text.lenient(text.json), binary.json, writer=binary.text),
+    "jsonb": Codec(text.lenient(text.json), binary.jsonb, writer=binary.versioned),
     "inet": Codec(text.lenient(text.inet), binary.inet),
     "cidr": Codec(text.lenient(text.cidr), binary.inet),
     "pg_lsn": Codec(str, binary.lsn, "{ascii}"),
@@ -225,7 +235,11 @@ def _safe(codec: Codec) -> Codec:
 def array_codec(element: Codec, delimiter: str) -> Codec:
     """Arrays as (nested) lists; lower bounds are dropped, as psycopg does."""
     element = _safe(element)
-    return Codec(text.lenient(text.array(element.text, delimiter)), binary.array(element.binary))
+    return Codec(
+        text.lenient(text.array(element.text, delimiter)),
+        binary.array(element.binary),
+        writer=array_writer(element.written, delimiter),
+    )
 
 
 def range_codec(bound: Codec) -> Codec:
@@ -247,6 +261,7 @@ def composite_codec(name: str, fields: list[str], codecs: list[Codec]) -> Codec:
     return Codec(
         text.lenient(text.composite([codec.text for codec in safe], make)),
         binary.composite([codec.binary for codec in safe], make),
+        writer=composite_writer([codec.written for codec in safe]),
     )
 
 

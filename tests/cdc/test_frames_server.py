@@ -293,3 +293,24 @@ def test_a_refused_query_is_psycopgs_error(database: Server) -> None:
     with pytest.raises(psycopg.errors.UndefinedObject):
         list(backlog)
     assert database.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_arrays_and_composites_in_binary_are_text_that_postgresql_reads(database: Server) -> None:
+    """Cast back, each is what the table has: JSON in an array, dates that no date holds, a null of JSON beside NULL."""
+    database.execute("CREATE TYPE part AS (day date, doc jsonb, note text)")
+    database.execute(
+        "CREATE TABLE odd (id int PRIMARY KEY, days date[], docs jsonb[], lasting interval[], one part, parts part[])"
+    )
+    database.execute(
+        """INSERT INTO odd VALUES (1, '{infinity,2024-01-01,NULL}', ARRAY['{"a": "b\\"c"}', 'null', NULL]::jsonb[],
+        '{{1 mon,2 days},{00:00:01,NULL}}', ('-infinity', '[1, {"x": null}]', 'say "hi", \\ then'),
+        ARRAY[ROW('infinity', 'null', NULL)::part, NULL])"""
+    )
+    (batch,) = frames(database, binary="true")
+    (row,) = batch.of("odd", database.schema).iter_rows(named=True)
+    assert row["unfit"] is None
+    for column, kind in (
+        ("days", "date[]"), ("docs", "jsonb[]"), ("lasting", "interval[]"), ("one", "part"), ("parts", "part[]"),
+    ):  # fmt: skip
+        same = database.execute(f"SELECT {column} IS NOT DISTINCT FROM %s::{kind} FROM odd", row[column]).fetchone()
+        assert same == (True,), (column, row[column])

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from streamlab import settings
 from streamlab.cdc.event import Operation
+from streamlab.cdc.snapshot import fields
 from streamlab.errors import CannotCapture, SettingsError, SlotLost, SlotMissing
 
 from .conftest import Shop, eventually, interrupted
@@ -212,3 +213,8 @@ def test_misuse_is_said(shop: Shop) -> None:
         shop.session(snapshot="sometimes")
     with pytest.raises(SettingsError, match="what to read"):
         shop.session(tables=())
+
+
+def test_bytes_that_are_no_text_in_a_snapshot_do_not_end_it() -> None:
+    # As a database in SQL_ASCII may hold them.
+    assert fields(b"1\t\xff\\t\xc3\xa9\n", [int, str]) == [1, "\udcff\té"]

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import psycopg
-from psycopg.adapt import PyFormat, Transformer
 
 from streamlab.cdc.frames.forms import Form
 from streamlab.cdc.frames.slices import Slices
-from streamlab.cdc.values import Codec, Interval
+from streamlab.cdc.values import Codec
 
-__all__ = ["Note", "one_by_one", "written"]
+__all__ = ["Note", "one_by_one"]
 
 Note = tuple[int, str, str]
 """Row, column, and the text of a value that the column cannot hold."""
@@ -23,7 +21,6 @@ Note = tuple[int, str, str]
 def one_by_one(
     series: pl.Series | None, slices: Slices, form: Form, codec: Codec, name: str, notes: list[Note], *, binary: bool
 ) -> pl.Series:
-    """The values that no column could be made of at once; all of them where there is no `series`."""
     """A column; what it cannot hold is NULL there, and noted.
 
     Parameters
@@ -61,7 +58,7 @@ def _single(data: bytes, form: Form, codec: Codec, *, binary: bool) -> tuple[Any
         value = text if form.dtype == pl.String else codec.text(text)
     else:
         value = codec.binary(data)
-        text = written(value)
+        text = codec.written(data)
         if form.dtype == pl.String:
             value = text
     if form.element is not None:
@@ -82,30 +79,3 @@ def _encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def written(value: Any) -> str:
-    """A value as PostgreSQL reads it; bytes in hex. What psycopg cannot write is written as Python does."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return f"\\x{value.hex()}"
-    if isinstance(value, dict):
-        return ", ".join(f"{_quoted(key)}=>{_quoted(each)}" for key, each in value.items())
-    value = _adaptable(value)
-    try:
-        dumped = Transformer().get_dumper(value, PyFormat.TEXT).dump(value)
-    except psycopg.Error:
-        return str(value)
-    return bytes(dumped or b"").decode("utf-8", "surrogateescape")
-
-
-def _adaptable(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return f"{value.months} mons {value.days} days {value.microseconds} microseconds"
-    return [_adaptable(each) for each in value] if isinstance(value, list) else value
-
-
-def _quoted(text: str | None) -> str:
-    """A key or value of an hstore."""
-    return "NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
