@@ -46,6 +46,8 @@ SETTINGS: dict[str, str] = {
     "plugin.discovery": "service_load",
     "exactly.once.source.support": "enabled",
     "scheduled.rebalance.max.delay.ms": "2000",
+    # A sink's partitions are bound to a killed task for so long; the default is 45 s.
+    "consumer.session.timeout.ms": "10000",
     "topic.creation.enable": "true",
 }
 

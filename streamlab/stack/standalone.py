@@ -24,6 +24,7 @@ __all__ = ["ConnectStandalone"]
 
 _SHARED = (
     "key.converter", "value.converter", "offset.flush.interval.ms", "plugin.discovery", "topic.creation.enable",
+    "consumer.session.timeout.ms",
 )  # fmt: skip
 
 
