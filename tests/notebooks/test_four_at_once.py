@@ -21,8 +21,8 @@ PARAMETERS: dict[str, dict[str, object]] = {
     "06_kafka_connect": {"orders": 51, "seed": 11},
 }
 """Values other than the defaults, for the papermill run of each lesson."""
-FEWER = {"01b_postgres_cdc_deeper", "02_mysql_debezium"}
-"""Lessons of which two run at once, and four in `make soak`: optional ones, and one of six connectors a run."""
+FEWER = {"01b_postgres_cdc_deeper", "02_mysql_debezium", "06_kafka_connect"}
+"""Lessons of which two run at once, and four in `make soak`: optional ones, and those of six connectors a run."""
 
 pytestmark = [pytest.mark.integration, pytest.mark.acceptance, pytest.mark.timeout(400)]
 
