@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.case import Bench, Benchmark, Case, Reference
 from benchmarks.debezium_worker import Debezium, Usage, end_of, tuned_worker
+from benchmarks.which_cdc_topics import consume_and_loads, topic_events, topic_frames
 from benchmarks.which_tables import TABLE, MySQLTable, PostgreSQLTable, Table, steadily
 from streamlab import settings
 from streamlab.cdc import ChangeEvent, MySQLCDC, PostgreSQLCDC
@@ -33,6 +34,10 @@ __all__ = ["BENCHMARK"]
 
 ROWS, WARM = 400_000, 600_000
 LATENCY_RATE, LATENCY_SECONDS = 100, 20.0
+TYPES = {
+    TABLE: {"id": "int", "customer_id": "int", "status": "text", "amount": "decimal", "created_at": "timestamptz",
+            "paid": "bool"}
+}  # fmt: skip
 
 
 class Field:
@@ -91,7 +96,9 @@ class Field:
             cdc.initialize()
             self.tables["postgres"].fill(self.rows)
             begin, cpu, found = time.perf_counter(), time.process_time(), 0
-            with DatabaseSourceConnector(way, cdc, prefix=way, transactional="transactional" in way) as connector:
+            with DatabaseSourceConnector(
+                way, cdc, prefix=way, transactional="transactional" in way, max_rows=50_000, headers=False
+            ) as connector:
                 while found < self.rows:
                     found += connector.poll(1.0)
                 seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
@@ -333,6 +340,11 @@ def _cases() -> Iterator[Case[Any]]:
         "direct-postgres", "PostgreSQLCDC, handler included", _direct("postgres"),
         Reference("Debezium PostgreSQL", postgres),
     )  # fmt: skip
+    for name, goal, measure in (("events", 0.4, topic_events), ("frames", 1.0, topic_frames)):
+        yield case(
+            f"topic-{name}", f"DebeziumSource to typed {name}", partial(_of_topic, measure, types=TYPES),
+            Reference("consume + orjson.loads", partial(_of_topic, consume_and_loads), goal),
+        )  # fmt: skip
     one: dict[str, Any] = {"rounds": 1, "smaller_is_better": True}
     for way, (work, rate) in WAYS.items():
         yield case(
@@ -344,6 +356,13 @@ def _cases() -> Iterator[Case[Any]]:
                 f"p{number}-{way}", f"INSERT to receiver, {number} %", partial(_percentile, number),
                 setup=partial(_latency, way), unit="ms", **one,
             )  # fmt: skip
+
+
+def _of_topic(measure: Callable[..., float], made: Field, **options: Any) -> float:
+    """Records per second of the topic that Debezium has filled from PostgreSQL: JSON without schemas."""
+    topic = made.debezium["postgres"].topic
+    count = end_of(topic)
+    return measure(settings.kafka_bootstrap(), topic, min(count, made.rows), **options)
 
 
 def _percentile(number: int, made: Latency) -> float:
