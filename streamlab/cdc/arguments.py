@@ -6,13 +6,16 @@ from collections.abc import Collection
 
 from streamlab.errors import SettingsError
 
-__all__ = ["count", "flag", "instance", "names", "seconds"]
+__all__ = ["count", "flag", "instance", "name_of", "names", "seconds"]
 
 
-def count(name: str, value: object, *, least: int = 1) -> None:
-    """A whole number, not below `least`."""
-    if type(value) is not int or value < least:
-        raise SettingsError(f"{name}={value!r} is no such number.", f"Give a whole number, at least {least}.")
+def count(name: str, value: object, *, least: int = 1, most: int | None = None) -> None:
+    """A whole number, not below `least` and not beyond `most`."""
+    if type(value) is not int or value < least or (most is not None and value > most):
+        raise SettingsError(
+            f"{name}={value!r} is no such number.",
+            f"Give a whole number, at least {least}{'' if most is None else f' and at most {most}'}.",
+        )
 
 
 def seconds(name: str, value: object, *, zero: bool = True) -> None:
@@ -31,11 +34,19 @@ def flag(name: str, value: object) -> None:
         raise SettingsError(f"{name}={value!r} is neither yes nor no.", "Give True or False.")
 
 
-def instance(name: str, value: object, kind: type | tuple[type, ...], example: str) -> None:
-    """None, or a thing of such a type."""
-    if value is not None and not isinstance(value, kind):
+def instance(name: str, value: object, kind: type | tuple[type, ...], example: str, *, optional: bool = True) -> None:
+    """A thing of such a type, and no class; or None, where that may be left out."""
+    if value is None and optional:
+        return
+    if isinstance(value, type) or not isinstance(value, kind):
         # Its value may be a secret.
         raise SettingsError(f"{name} is a {type(value).__name__}, which cannot be used.", f"Give {example}.")
+
+
+def name_of(what: str, value: object) -> None:
+    """The name of something in a server, none of which takes a NUL character."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise SettingsError(f"{value!r} cannot be the name of {what}.", "Give a string without NUL characters.")
 
 
 def names(name: str, value: object) -> None:
@@ -44,3 +55,6 @@ def names(name: str, value: object) -> None:
         raise SettingsError(f"{name} is the string {value!r}.", f"Give a list of names: {name}=[{value!r}].")
     if not isinstance(value, Collection) or not all(isinstance(each, str) for each in value):
         raise SettingsError(f"{name}={value!r} is no list of names.", f'Give one: {name}=["shop.orders"].')
+    for each in value:
+        if "\0" in each:
+            raise SettingsError(f"{name} holds {each!r}, with a NUL character.", "No server has such a name.")

@@ -46,8 +46,9 @@ from typing import Any, Generic, Protocol, TypeVar, cast, overload
 import psycopg
 from psycopg import pq, sql
 
+from streamlab.cdc import arguments
 from streamlab.cdc.position import LSN, Position
-from streamlab.errors import CheckpointBehind, CheckpointBusy, CheckpointError, Fenced
+from streamlab.errors import CheckpointBehind, CheckpointBusy, CheckpointError, Fenced, SettingsError
 from streamlab.failpoints import failpoint
 from streamlab.sql import load
 
@@ -92,6 +93,8 @@ class CheckpointState(Generic[P]):
 
 def create_table(connection: psycopg.Connection[Any], schema: str | None = None) -> None:
     """Make the table ``checkpoints`` where it is missing. Any number of processes may do so at once."""
+    if schema is not None:
+        arguments.name_of("a schema", schema)
     with connection.transaction():
         connection.execute(_sql("create_table", schema))
 
@@ -122,6 +125,9 @@ class Checkpoint(Generic[P]):
     def __init__(self, name: str, *, schema: str | None = None, parse: Callable[[str], P]) -> None: ...
 
     def __init__(self, name: str, *, schema: str | None = None, parse: Callable[[str], P] | None = None) -> None:
+        arguments.name_of("a checkpoint", name)
+        if schema is not None:
+            arguments.name_of("a schema", schema)
         self.name = name
         self.schema = schema
         self._parse = parse or cast("Callable[[str], P]", LSN.parse)
@@ -138,15 +144,31 @@ class Checkpoint(Generic[P]):
         return None if text is None else self._parse(text)
 
     def read(self, connection: psycopg.Connection[Any]) -> CheckpointState[P] | None:
-        """How far the checkpoint is; None where nobody has acquired it yet. Waits for nobody."""
-        cursor = connection.cursor(row_factory=psycopg.rows.tuple_row)
-        row = cursor.execute(_sql("read", self.schema), {"name": self.name}).fetchone()
+        """How far the checkpoint is; None where nobody has acquired it yet. Waits for nobody.
+
+        Raises
+        ------
+        CheckpointError
+            There is no table; here and wherever it is needed.
+        """
+        row = self._row(connection, "read", {"name": self.name})
         if row is None:
             return None
         name, epoch, text, holder, acquired, moved = row
         return CheckpointState(
             name, epoch, self.position(text), holder, acquired.astimezone(UTC), moved and moved.astimezone(UTC)
         )
+
+    def _row(self, connection: psycopg.Connection[Any], block: str, values: dict[str, Any]) -> tuple[Any, ...] | None:
+        """What a statement gives. A row, not rowcount: in pipeline mode only a fetch waits for the answer."""
+        try:
+            cursor = connection.cursor(row_factory=psycopg.rows.tuple_row)
+            return cursor.execute(_sql(block, self.schema), values).fetchone()
+        except psycopg.errors.UndefinedTable as error:
+            raise CheckpointError(
+                f"There is no table {f'{self.schema}.' if self.schema else ''}checkpoints to hold {self.name}.",
+                "Make it first: Checkpoint.create_table(connection). If it is there, say where: schema=.",
+            ) from error
 
     def acquire(self, connection: psycopg.Connection[Any], *, holder: str | None = None, wait: float = 10.0) -> Held[P]:
         """Become the holder, in a transaction of its own; whoever held it before is fenced from now on.
@@ -167,6 +189,8 @@ class Checkpoint(Generic[P]):
         CheckpointError
             The connection is in a transaction.
         """
+        arguments.seconds("wait", wait)
+        arguments.instance("holder", holder, str, "a text that tells who this is")
         if connection.info.transaction_status != pq.TransactionStatus.IDLE:
             raise CheckpointError(
                 f"The checkpoint {self.name} cannot be acquired inside of a transaction.",
@@ -174,9 +198,9 @@ class Checkpoint(Generic[P]):
             )
         me = holder or f"{socket.gethostname()}:{os.getpid()}"
         try:
-            with connection.transaction(), connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
-                cursor.execute(load("checkpoint")["bounded"], {"milliseconds": str(max(1, round(wait * 1000)))})
-                row = cursor.execute(_sql("acquire", self.schema), {"name": self.name, "holder": me}).fetchone()
+            with connection.transaction():
+                connection.execute(load("checkpoint")["bounded"], {"milliseconds": str(max(1, round(wait * 1000)))})
+                row = self._row(connection, "acquire", {"name": self.name, "holder": me})
         except psycopg.errors.LockNotAvailable as error:
             with connection.transaction():
                 now = self.read(connection)
@@ -210,6 +234,8 @@ class Held(Generic[P]):
         # What the table is believed to hold. If the transaction of a move is rolled back, it is ahead of the table; the
         # next move finds that out.
         self._believed = position
+        # Of positions that are known to fit.
+        self._kind: type | None = None if position is None else type(position)
 
     def __repr__(self) -> str:
         return f"Held({self.checkpoint.name!r}, epoch={self.epoch}, position={self.position})"
@@ -242,7 +268,11 @@ class Held(Generic[P]):
             The position does not lie after the stored one: what is being applied was applied before.
         CheckpointError
             The connection is in autocommit mode and in no transaction: effect and position would be two commits.
+        SettingsError
+            The position is none of this checkpoint's.
         """
+        if type(position) is not self._kind:
+            self._check(position)
         info = connection.info
         if connection.autocommit and info.transaction_status == pq.TransactionStatus.IDLE:
             raise CheckpointError(
@@ -261,6 +291,19 @@ class Held(Generic[P]):
         if not self._set(connection, stored, position):  # the row is locked and was just compared
             raise CheckpointError(f"The checkpoint {self.checkpoint.name} could not be moved.", "Has it a trigger?")
 
+    def _check(self, position: object) -> None:
+        """Refuse what would not be read back as what it is: the text of an LSN, a number where LSNs are kept."""
+        try:
+            kind = type(self.checkpoint.position(str(position)))
+        except (SettingsError, ValueError, LookupError, TypeError, AttributeError):
+            kind = None
+        if kind is None or not isinstance(position, kind):
+            raise SettingsError(
+                f"{position!r} is no position of the checkpoint {self.checkpoint.name}.",
+                "Give the end_position of what is applied, as it is.",
+            )
+        self._kind = type(position)
+
     def _set(self, connection: psycopg.Connection[Any], believed: P | None, position: P) -> bool:
         values = {
             "name": self.checkpoint.name,
@@ -268,8 +311,7 @@ class Held(Generic[P]):
             "position": str(position),
             "believed": None if believed is None else str(believed),
         }
-        # A row, not rowcount: in pipeline mode only a fetch waits for the answer.
-        if connection.execute(_sql("move", self.checkpoint.schema), values).fetchone() is None:
+        if self.checkpoint._row(connection, "move", values) is None:
             return False
         self._believed = position
         failpoint("cdc.checkpoint_moved")
@@ -278,8 +320,7 @@ class Held(Generic[P]):
     def _locked(self, connection: psycopg.Connection[Any]) -> P | None:
         """The stored position, with the row locked, if it is still ours."""
         name = self.checkpoint.name
-        cursor = connection.cursor(row_factory=psycopg.rows.tuple_row)
-        row = cursor.execute(_sql("locked", self.checkpoint.schema), {"name": name}).fetchone()
+        row = self.checkpoint._row(connection, "locked", {"name": name})
         if row is None:
             raise Fenced(f"The checkpoint {name} is gone: its row was deleted.", "Roll back, and acquire it anew.")
         epoch, text, holder, acquired = row

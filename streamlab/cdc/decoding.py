@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 __all__ = [
     "BacklogSource",
@@ -133,6 +133,7 @@ class BacklogSource(Protocol[T]):
         ...
 
 
+@runtime_checkable
 class Taker(Protocol):
     """What gets the messages of a stream as they were received, in the thread that reads: a recorder, an inspector."""
 

@@ -69,6 +69,7 @@ class Handlers:
         group: str = "cdc",
     ) -> None:
         arguments.instance("retry", retry, RetryPolicy, "a RetryPolicy")
+        arguments.instance("dead_letters", dead_letters, DeadLetters, "a store of them, as streamlab.dead_letters has")
         self.source, self.group = source, group
         self._policy, self._letters = retry, dead_letters
         self._events: list[EventHandler] = []

@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from streamlab.cdc import gathering, slots
+from streamlab.cdc import arguments, gathering, slots
 from streamlab.cdc.chunks import ChunkedSnapshot, ChunkReader
 from streamlab.cdc.facts import Facts
 from streamlab.cdc.framed import BulkReader
@@ -189,6 +189,9 @@ class PostgreSQLCDC(BulkReader):
         CannotCapture
             There is no such table, it is not published, or has no key.
         """
+
+        arguments.name_of("a table", table)
+        arguments.instance("resume", resume, ChunkProgress, "the progress that was kept")
 
         def facts(connection: psycopg.Connection[Any]) -> Facts:
             return gathering.gather(connection, publication=self.publication, slot=self.slot_name, tables=[table])

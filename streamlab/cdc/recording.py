@@ -72,8 +72,9 @@ class Recorder:
         self._begin = time.monotonic_ns()
         try:
             self._file: BinaryIO | None = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-        except OSError as error:
-            raise RecordingError(f"{path} cannot be recorded to: {error.strerror}.", "Choose another path.") from error
+        except (OSError, ValueError) as error:  # a path with a NUL character is a ValueError
+            why = getattr(error, "strerror", None) or error
+            raise RecordingError(f"{path} cannot be recorded to: {why}.", "Choose another path.") from error
         self._file.write(start())
         self._block(b"H", to_json(about.to_json()))
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from streamlab.cdc import arguments, gathering, slots
 from streamlab.cdc.acknowledgement import Bookkeeping
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     import psycopg
 
 __all__ = ["SlotReader"]
+
+_LAST: Final = (1 << 64) - 1
+"""The last LSN that there can be."""
 
 
 class SlotReader(SlotProgress):
@@ -73,10 +76,20 @@ class SlotReader(SlotProgress):
         _check_names(dsn, slot_name, publication, setup_dsn)
         arguments.names("tables", tables)
         arguments.instance("resume_after", resume_after, int, "what was kept, an LSN: LSN.parse('0/16B3748')")
+        if resume_after is not None:
+            # As a plain number: an LSN below 0 is shown as a text that nobody knows.
+            plain = resume_after if isinstance(resume_after, bool) else int(resume_after)
+            arguments.count("resume_after", plain, least=0, most=_LAST)
+        arguments.count("protocol", protocol, most=4)
         for option, value in (("binary", binary), ("lazy", lazy), ("two_phase", two_phase)):
             arguments.flag(option, value)
         arguments.seconds("silence", silence, zero=False)
+        arguments.instance("reconnect", reconnect, RetryPolicy, "a RetryPolicy", optional=False)
         arguments.instance("spill", spill, Path, "the Path of a directory")
+        arguments.instance("record", record, (Path, str), "the Path of a new file")
+        arguments.instance("tap", tap, Taker, "something that takes messages: streamlab.lab.Inspector()")
+        if group is not None:
+            arguments.name_of("a group", group)
         super().__init__(
             slot_name, Handlers(slot_name, retry=retry, dead_letters=dead_letters, group=group or slot_name)
         )
@@ -86,7 +99,6 @@ class SlotReader(SlotProgress):
         self._resume_after = LSN(resume_after or 0)
         self._protocol, self._binary, self._two_phase, self._silence = protocol, binary, two_phase, silence
         self._lazy, self._spill = lazy, spill or default_directory()
-        arguments.instance("reconnect", reconnect, RetryPolicy, "a RetryPolicy")
         self._reconnect = reconnect
         self._lock = threading.RLock()
         self._books = Bookkeeping(self._resume_after)
@@ -249,5 +261,4 @@ def _check_names(dsn: object, slot_name: object, publication: object, setup_dsn:
             f"{slot_name!r} cannot be the name of a replication slot.",
             "Use lower-case letters, digits and underscores, at most 63 of them.",
         )
-    if not isinstance(publication, str) or not publication:
-        raise SettingsError(f"{publication!r} cannot be the name of a publication.", "Give a string.")
+    arguments.name_of("a publication", publication)

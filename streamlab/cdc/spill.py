@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from streamlab.errors import ChangeStreamError
+from streamlab.errors import ChangeStreamError, SettingsError
 from streamlab.failpoints import failpoint
 
 __all__ = ["Spill", "Spool", "default_directory"]
@@ -44,6 +44,11 @@ class Spill:
     eager : int
         Bytes of one transaction whose events are made at once; as objects they take about six times as much. What is
         beyond is decoded when it is iterated.
+
+    Raises
+    ------
+    SettingsError
+        The directory cannot be made.
     """
 
     def __init__(self, directory: Path | None = None, *, memory: int = 16 << 20, eager: int = 4 << 20) -> None:
@@ -51,8 +56,15 @@ class Spill:
         self.memory, self.eager = memory, eager
         self._open: weakref.WeakSet[Spool] = weakref.WeakSet()
         if directory is not None:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _remove_leftovers(directory)
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _remove_leftovers(directory)
+            except (OSError, ValueError) as error:  # a path with a NUL character is a ValueError
+                raise SettingsError(
+                    f"{str(directory)!r} cannot hold transactions that do not fit into memory: "
+                    f"{getattr(error, 'strerror', None) or error}.",
+                    "Give another directory: spill=Path(...).",
+                ) from error
 
     def spool(self) -> Spool:
         """A new, empty spool."""

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from streamlab.errors import StreamlabError
 from streamlab.failures import error_code
@@ -151,6 +151,7 @@ class Summary:
         return sum(count for status, count in self.counts.items() if status.open)
 
 
+@runtime_checkable
 class DeadLetters(Protocol):
     """What a consumer needs of dead letters. All changes belong to the unit of work they are made in.
 

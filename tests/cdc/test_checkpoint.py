@@ -23,7 +23,7 @@ from psycopg import sql
 from streamlab import settings
 from streamlab.cdc.checkpoint import Checkpoint, Held, create_table
 from streamlab.cdc.position import LSN
-from streamlab.errors import CheckpointBehind, CheckpointBusy, CheckpointError, Fenced
+from streamlab.errors import CheckpointBehind, CheckpointBusy, CheckpointError, Fenced, SettingsError
 from streamlab.stack.namespace import Namespace
 
 pytestmark = pytest.mark.integration
@@ -114,6 +114,54 @@ def test_a_position_that_was_applied_is_refused_and_its_effect_rolled_back(sink:
         with pytest.raises(CheckpointBehind, match="at 5 already"):
             apply(sink.connection, held, number)
     assert (sink.effects(), sink.position()) == ([5], 5)
+
+
+@pytest.mark.parametrize("name", [None, "", 5, "a\0b"])
+def test_what_is_no_name_is_said_at_once(name: Any) -> None:
+    with pytest.raises(SettingsError, match="cannot be the name of a checkpoint"):
+        Checkpoint(name)
+    with pytest.raises(SettingsError, match="cannot be the name of a schema"):
+        Checkpoint("numbers", schema=5)  # type: ignore[call-overload]
+
+
+def test_a_table_that_is_missing_is_said(sink: Sink) -> None:
+    connection = sink.connect()
+    checkpoint, held = Checkpoint("x"), sink.checkpoint.acquire(connection)
+    connection.execute("DROP TABLE checkpoints")
+    with pytest.raises(CheckpointError, match="no table checkpoints to hold x") as caught:
+        checkpoint.read(connection)
+    assert "create_table" in caught.value.fix
+    with pytest.raises(CheckpointError, match="no table checkpoints"):
+        checkpoint.acquire(connection)
+    with pytest.raises(CheckpointError, match=f"no table {sink.schema}.checkpoints"), connection.transaction():
+        held.move(connection, 1)
+    with pytest.raises(CheckpointError, match="no table checkpoints"), connection.pipeline():
+        checkpoint.read(connection)
+    checkpoint.create_table(connection)
+    assert checkpoint.read(connection) is None
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("wrong", ["0/FF", 255, 0.5, None])
+def test_what_is_no_position_of_the_checkpoint_is_not_stored(sink: Sink, moved: bool, wrong: Any) -> None:
+    checkpoint = Checkpoint("log", schema=sink.schema)
+    held = checkpoint.acquire(sink.connection)
+    if moved:
+        with sink.connection.transaction():
+            held.move(sink.connection, LSN(5))
+    with pytest.raises(SettingsError, match="is no position of the checkpoint log"), sink.connection.transaction():
+        held.move(sink.connection, wrong)
+    with sink.connection.transaction():
+        held.move(sink.connection, LSN(6))
+    numbers = sink.checkpoint.acquire(sink.connection)
+    with pytest.raises(SettingsError, match="is no position"), sink.connection.transaction():
+        numbers.move(sink.connection, LSN(5))
+
+
+@pytest.mark.parametrize("wait", [-1, "1", float("nan")])
+def test_what_is_no_wait_is_said(sink: Sink, wait: Any) -> None:
+    with pytest.raises(SettingsError, match="is no time"):
+        sink.checkpoint.acquire(sink.connection, wait=wait)
 
 
 def test_pipelines_and_other_row_factories_are_no_obstacle(sink: Sink) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ from streamlab.errors import (
     SlotMissing,
     SlotUnusable,
 )
+from streamlab.lab import Inspector
 from streamlab.lab.explore import Explorer
 
 from .conftest import Shop, eventually
@@ -35,17 +37,36 @@ from .conftest import Shop, eventually
         ({"tables": "orders"}, "tables is the string"),
         ({"tables": [5]}, "no list of names"),
         ({"tables": 5}, "no list of names"),
+        ({"tables": ["a\0b"]}, "with a NUL character"),
+        ({"messages": ["a\0b"]}, "with a NUL character"),
         ({"publication": ""}, "cannot be the name of a publication"),
+        ({"publication": "a\0b"}, "cannot be the name of a publication"),
+        ({"publication": 5}, "5 cannot be the name of a publication"),
         ({"setup_dsn": 5}, "setup_dsn is a int"),
         ({"resume_after": "0/10"}, "resume_after is a str"),
+        ({"resume_after": -1}, "resume_after=-1 is no such number"),
+        ({"resume_after": LSN(-1)}, "resume_after=-1 is no such number"),
+        ({"resume_after": 1 << 64}, "resume_after=18446744073709551616 is no such number"),
+        ({"resume_after": True}, "resume_after=True is no such number"),
+        ({"protocol": True}, "protocol=True is no such number"),
+        ({"protocol": 5}, "protocol=5 is no such number"),
         ({"binary": "no"}, "binary='no' is neither yes nor no"),
         ({"lazy": "x"}, "lazy='x' is neither yes nor no"),
         ({"two_phase": 1}, "two_phase=1 is neither yes nor no"),
         ({"silence": 0}, "silence=0 is no time"),
         ({"silence": True}, "silence=True is no time"),
         ({"spill": "x"}, "spill is a str"),
+        ({"spill": Path("/proc/nope")}, "'/proc/nope' cannot hold transactions.*: No such file or directory"),
+        ({"spill": Path("a\0b")}, "cannot hold transactions.*null byte"),
+        ({"spill": Path(__file__)}, "cannot hold transactions.*: File exists"),
+        ({"record": 3}, "record is a int"),
+        ({"tap": 5}, "tap is a int"),
+        ({"tap": Inspector}, "tap is a type"),
+        ({"group": 5}, "5 cannot be the name of a group"),
         ({"retry": 3}, "retry is a int"),
+        ({"dead_letters": 3}, "dead_letters is a int"),
         ({"reconnect": 3}, "reconnect is a int"),
+        ({"reconnect": None}, "reconnect is a NoneType"),
     ],
 )
 def test_what_is_no_such_argument_is_said_at_once(arguments: dict[str, Any], said: str) -> None:
@@ -63,8 +84,11 @@ def test_what_is_no_such_argument_is_said_at_once(arguments: dict[str, Any], sai
         ({"checkpoint": 5}, "checkpoint is a int"),
         ({"spill": "x"}, "spill is a str"),
         ({"server_id": "7"}, "7 is no server_id"),
+        ({"spill": Path("/proc/nope")}, "cannot hold transactions"),
         ({"retry": 3}, "retry is a int"),
+        ({"dead_letters": 3}, "dead_letters is a int"),
         ({"reconnect": 3}, "reconnect is a int"),
+        ({"reconnect": None}, "reconnect is a NoneType"),
     ],
 )
 def test_what_is_no_such_argument_of_mysql_is_said_at_once(arguments: dict[str, Any], said: str) -> None:
@@ -116,6 +140,19 @@ def test_what_is_no_such_argument_of_an_iteration_is_said_at_once(
 ) -> None:
     with reader() as cdc, pytest.raises(SettingsError, match=said):
         getattr(cdc, method)(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "said"),
+    [
+        ("a\0b", {}, "cannot be the name of a table"),
+        (5, {}, "5 cannot be the name of a table"),
+        ("orders", {"resume": 3}, "resume is a int"),
+    ],
+)
+def test_what_is_no_such_argument_of_a_snapshot_is_said_at_once(table: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        postgres().snapshot_chunks(table, **options)
 
 
 @pytest.mark.integration

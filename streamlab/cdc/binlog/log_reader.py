@@ -79,7 +79,7 @@ class LogReader(Followed):
         arguments.instance("resume_after", resume_after, (BinlogPosition, str), "what was kept, a BinlogPosition")
         arguments.instance("checkpoint", checkpoint, (Path, str), "the Path of a file")
         arguments.instance("spill", spill, Path, "the Path of a directory")
-        arguments.instance("reconnect", reconnect, RetryPolicy, "a RetryPolicy")
+        arguments.instance("reconnect", reconnect, RetryPolicy, "a RetryPolicy", optional=False)
         if server_id is not None and (type(server_id) is not int or not 0 < server_id < 1 << 32):
             raise SettingsError(f"{server_id} is no server_id.", "Use one from 1 to 4294967295, or leave it out.")
         super().__init__(name, Handlers(name, retry=retry, dead_letters=dead_letters, group=group or name))
