@@ -86,6 +86,8 @@ _BUILTIN: dict[str, Codec] = {
     "int4": _integer("i"),
     "int8": _integer("q"),
     "oid": _integer("I"),
+    "int2vector": Codec(str, binary.vector(binary.fixed("h")), "{ascii}"),
+    "oidvector": Codec(str, binary.vector(binary.fixed("I")), "{ascii}"),
     "float4": Codec(float, binary.fixed("f"), "float({ascii})", "f"),
     "float8": Codec(float, binary.fixed("d"), "float({ascii})", "d"),
     "numeric": Codec(Decimal, binary.numeric, "Decimal({ascii})"),

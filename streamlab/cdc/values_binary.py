@@ -272,6 +272,16 @@ def array(element: Parser) -> Parser:
     return parse
 
 
+def vector(element: Parser) -> Parser:
+    """An int2vector or oidvector: sent as an array, written with spaces between, which psycopg leaves as it is."""
+    elements = array(element)
+
+    def parse(data: bytes) -> str:
+        return " ".join(map(str, elements(data)))
+
+    return parse
+
+
 def composite(fields: Sequence[Parser], make: Callable[[list[Any]], Any]) -> Parser:
     """Number of fields; for each its type, its length, its bytes."""
 

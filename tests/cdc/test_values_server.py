@@ -23,6 +23,8 @@ VALUES: dict[str, list[str]] = {
     "int4": ["0", "-2147483648", "2147483647"],
     "int8": ["0", "-9223372036854775808", "9223372036854775807"],
     "oid": ["0", "4294967295"],
+    "int2vector": ["", "1", "0 -32768 32767"],
+    "oidvector": ["", "26", "0 4294967295"],
     "float4": ["0", "-0", "1.5", "3.4e38", "1e-40", "NaN", "Infinity", "-Infinity"],
     "float8": ["0", "0.1", "1e308", "5e-324", "NaN", "Infinity", "-Infinity"],
     "numeric": [
@@ -135,9 +137,10 @@ def table(stack: object) -> Iterator[Server]:
 def kinds(database: Server) -> list[str]:
     """The built-in types of this server, in the order of VALUES."""
     rows = database.execute(
-        "SELECT CASE typname WHEN 'char' THEN '\"char\"' ELSE typname END FROM pg_type "
+        "SELECT CASE typname WHEN 'char' THEN '\"char\"' ELSE typname END FROM pg_type AS type "
         "WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype IN ('b', 'r', 'm') "
-        "AND typsubscript <> 'array_subscript_handler'::regproc"
+        # Not the arrays of other types. Two that are no such array, int2vector and oidvector, have subscripts too.
+        "AND NOT EXISTS (SELECT FROM pg_type AS element WHERE element.typarray = type.oid)"
     ).fetchall()
     names = {name for (name,) in rows}
     assert names - NO_COLUMN == set(VALUES)
