@@ -257,6 +257,7 @@ class BulkReader(SlotReader):
         connection = slots.connect(self.dsn)
         try:
             facts = self._inspect(connection, bulk=True)
+            self._served_by.add(connection.info.backend_pid)
             # A chunk lasts as long as the caller takes to store it.
             slots.bound(connection, 0)
             if isinstance(connection, PatientConnection):

@@ -283,7 +283,7 @@ class PostgreSQLCDC(BulkReader):
         """
         self.close()
         with closing(self._ordinary()) as connection:
-            slots.drop_slot(connection, self.slot_name)
+            slots.drop_slot(connection, self.slot_name, own=self._served_by)
         if publication:
             with closing(slots.connect(self._setup_dsn)) as owner:
                 slots.drop_publication(owner, self.publication)
@@ -299,6 +299,7 @@ class PostgreSQLCDC(BulkReader):
             position = LSN(0)  # where the slot is; beyond it lie transactions that were prepared and are wanted
         stream = ReplicationStream(self.dsn, bookkeeping=self._books, lock=self._lock, silence=self._silence)
         try:
+            self._served_by.add(stream.backend_pid)
             stream.start(self.slot_name, [self.publication], options=self._options(facts), position=position)
             self._record(facts)
         except BaseException:

@@ -105,6 +105,8 @@ class SlotReader(SlotProgress):
         self._catalog = CatalogTypes(self._ordinary)
         self._record_to = record
         self._recorder: Recorder | None = None
+        self._served_by: set[int] = set()
+        """Processes of the server that have read the slot for this object."""
         self._questions = SlotQuestions(self._ordinary, slot_name)
         self._takers: list[Taker] = [] if tap is None else [tap]
         self._asked_for = AskedFor(messages, lambda: PREFIX if self._chunked == self._iteration else None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -37,6 +37,13 @@ log = logging.getLogger(__name__)
 
 LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError)
 """What an ordinary connection raises that was lost."""
+
+_FREED = 5.0
+"""Seconds that a slot is waited for whose reader may have just gone."""
+
+_FREED_BY_US = 120.0
+"""The same, where the caller's own former connection holds it: the server looks for an end between two rows, not in the
+midst of one, and one of hundreds of megabytes takes it tens of seconds."""
 
 _UNDERWAY = 10.0
 """Seconds that an answer may take on its way, beyond what the statement took."""
@@ -163,29 +170,56 @@ def create_slot(connection: _Connection, name: str, *, two_phase: bool = False, 
 # -- dropping -----------------------------------------------------------------------------------------
 
 
-def drop_slot(connection: _Connection, name: str, *, limit: float = 5.0) -> None:
+def drop_slot(connection: _Connection, name: str, *, own: Collection[int] = ()) -> None:
     """Drop a slot. Repeatable. A reader that has just gone is waited for; one that goes on reading is not ended.
+
+    Parameters
+    ----------
+    connection : psycopg.Connection
+        As a role with REPLICATION.
+    name : str
+        Of the slot.
+    own : collection of int
+        Server processes of connections that the caller has closed: one that holds the slot still is about to end, and
+        is waited for much longer.
 
     Raises
     ------
     SlotInUse
-        A reader still holds it after `limit` seconds.
+        A reader still holds it.
     """
-    deadline = time.monotonic() + limit
-    while True:
-        try:
-            connection.execute(load("postgres_capture")["drop_slot"], [name])
-            return
-        except psycopg.errors.UndefinedObject:
-            return
-        except psycopg.errors.ObjectInUse as error:
-            if time.monotonic() > deadline:
-                raise SlotInUse(
-                    f"The slot {name} is being read and cannot be dropped.", "Stop its reader first."
-                ) from error
+    began, said = time.monotonic(), False
+    try:
+        while not _dropped(connection, name):
+            waited = time.monotonic() - began
+            if waited > _FREED:
+                row = connection.execute(load("postgres_capture")["holder"], [name]).fetchone()
+                holder = row[0] if row is not None else None
+                if holder is not None and holder not in own:
+                    raise SlotInUse(f"The slot {name} is being read and cannot be dropped.", "Stop its reader first.")
+                if waited > _FREED_BY_US:
+                    raise SlotInUse(
+                        f"The slot {name} is still held by the server's process {holder}, {waited:.0f} s after its "
+                        "connection was closed.",
+                        "It ends behind the row that it decodes: drop the slot again later.",
+                    )
+                if not said:
+                    log.info("%s: the server has not ended this reader's own process yet; waiting for it", name)
+                    said = True
             time.sleep(0.02)
-        except psycopg.Error as error:
-            raise refused(error, f"Dropping the slot {name}") from error
+    except psycopg.Error as error:
+        raise refused(error, f"Dropping the slot {name}") from error
+
+
+def _dropped(connection: _Connection, name: str) -> bool:
+    """Drop a slot, or not where a reader holds it."""
+    try:
+        connection.execute(load("postgres_capture")["drop_slot"], [name])
+    except psycopg.errors.UndefinedObject:
+        return True
+    except psycopg.errors.ObjectInUse:
+        return False
+    return True
 
 
 def drop_publication(connection: _Connection, name: str) -> None:

@@ -76,6 +76,10 @@ SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput', false, 
 -- name: drop_slot
 SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s;
 
+-- name: holder
+-- The process that holds a slot.
+SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s;
+
 -- name: bounded
 -- No statement may wait longer than this (milliseconds).
 SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false);

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import random
 import signal
 import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ import pytest
 from psycopg import sql
 
 from streamlab import metrics, settings
+from streamlab.cdc import slots
 from streamlab.cdc.event import Operation
 from streamlab.cdc.position import LSN
 from streamlab.cdc.postgres import PostgreSQLCDC
@@ -439,6 +442,45 @@ def test_a_second_reader_waits_for_the_first_and_is_told_by_whom_the_slot_is_hel
     closing.start()
     assert ids(patient.transactions(until=1)) == [1]
     closing.join()
+
+
+def test_a_slot_is_dropped_once_the_server_has_ended_its_own_reader(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that is in the midst of a large row notices much later that its reader has gone: here it is stopped."""
+    monkeypatch.setattr(slots, "_FREED", 0.1)
+    caplog.set_level(logging.INFO, "streamlab.cdc.slots")
+    cdc = shop.reader()
+    shop.insert(1)
+    assert len(cdc.tail(1)) == 1
+    walsender = shop.walsender()
+    os.kill(walsender, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        try:
+            dropping = pool.submit(cdc.drop)
+            eventually(lambda: dropping.done() or "own process" in caplog.text)
+            assert not dropping.done(), dropping.exception()
+            assert shop.walsender() == walsender
+        finally:
+            os.kill(walsender, signal.SIGCONT)
+        dropping.result(30)
+    assert shop.confirmed() is None
+
+
+def test_a_slot_that_another_reads_is_not_waited_for_as_long(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "_FREED", 0.1)
+    shop.insert(1)
+    former = shop.reader()
+    assert former.tail(1, limit=0.1) == []
+    former.close()
+    reading = shop.reader()
+    shop.insert(2)
+    assert len(reading.tail(1)) == 1
+    with pytest.raises(SlotInUse, match="is being read"):
+        former.drop()
+    reading.close()
+    former.drop()
+    assert shop.confirmed() is None
 
 
 def test_a_slot_that_lost_its_log_is_refused_and_not_made_again(shop: Shop) -> None:
