@@ -73,12 +73,14 @@ class BulkReader(SlotReader):
 
         Where much log waits when the iteration begins, it is read by SQL through COPY, in chunks, and the stream goes
         on from exactly there. For that the slot has to be moved: where a chunk is not acknowledged once it is handed
-        out, the stream goes on at once, which is slower and as good. A session has the stream alone.
+        out, the stream goes on at once, which is slower and as good. A session has no backlog: where it has a snapshot,
+        the rows of that come first, as batches of one frame.
 
         Parameters
         ----------
         max_rows : int
-            Messages from which on they are decoded together. A batch holds what was received by then, so often more.
+            Messages from which on they are decoded together. A batch holds what was received by then, so often more;
+            one of a snapshot never.
         max_wait : float
             Seconds that a transaction waits for others.
         until : int or LSN, optional
@@ -92,7 +94,7 @@ class BulkReader(SlotReader):
         Raises
         ------
         CannotCapture
-            The slot has two-phase commit, whose messages frames do not read.
+            The slot has two-phase commit, whose messages frames do not read. (SettingsError, of a session.)
         ChangeStreamError
             The stream cannot be read, or not any more.
         """
@@ -101,12 +103,12 @@ class BulkReader(SlotReader):
         arguments.seconds("max_wait", max_wait)
         if backlog is not None:
             arguments.count("backlog", backlog, least=0)
-        reader, decoder = self._framing = self._framing or self._frame_reader()
+        reader, decoder = self._framed()
         iteration = self._begin(lambda: self._rewind_to(reader))
         decoder.decoder.max_rows, decoder.max_wait = max_rows, max_wait
         ahead = None if backlog is None or not self.resumable else backlog
         if ahead is None:
-            return self._each(iteration, reader.get, ends, idle)
+            return self._each(iteration, self._next_frames, ends, idle)
 
         def begin() -> Backlog[FrameBatch] | None:
             if reader.connection is not None:
@@ -120,7 +122,7 @@ class BulkReader(SlotReader):
             log.info("%s: %d bytes of log wait, and are read through COPY", self.slot_name, waiting)
             return self._backlog(decoder, strict=False)
 
-        return self._behind(iteration, begin, reader, self._each(iteration, reader.get, ends, idle))
+        return self._behind(iteration, begin, reader, self._each(iteration, self._next_frames, ends, idle))
 
     def catch_up(self, *, rows: int = ROWS) -> Iterator[Transaction]:
         """What the log holds now, as transactions, by SQL through COPY: the fastest way through a backlog of events.
@@ -174,6 +176,13 @@ class BulkReader(SlotReader):
         return self._behind(iteration, begin, events, self._each(iteration, following, (None, None), None))
 
     # -- frames -----------------------------------------------------------------------------------
+
+    def _next_frames(self, timeout: float | None, upto: Any = None) -> FrameBatch | None:
+        return self._framed()[0].get(timeout, upto)
+
+    def _framed(self) -> tuple[StreamReader[FrameBatch], FrameStream]:
+        self._framing = self._framing or self._frame_reader()
+        return self._framing
 
     def _rewind_to(self, reader: StreamReader[Any]) -> None:
         self._use(reader)

@@ -131,8 +131,8 @@ class PostgreSQLCDC(BulkReader):
         publication : str, optional
             By default one of the session's own is made, and dropped at the end.
         snapshot : {"never", "initial", "only"}
-            Whether the rows that are there come first, as SNAPSHOT events, and whether the stream follows: from exactly
-            there, with no gap and no overlap.
+            Whether the rows that are there come first, as SNAPSHOT events or in frames, and whether the stream follows:
+            from exactly there, with no gap and no overlap. `CDCSession.snapshot_progress` tells how far it has come.
         setup_dsn : str, optional
             As the role that owns the tables, which makes the publication. By default `dsn`.
         slot_name : str, optional

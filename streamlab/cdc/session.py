@@ -13,8 +13,9 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import psycopg
 from psycopg import sql
@@ -28,15 +29,21 @@ from streamlab.cdc.position import LSN, Position
 from streamlab.cdc.preflight import check
 from streamlab.cdc.reader import StreamReader
 from streamlab.cdc.replication import ReplicationStream
-from streamlab.cdc.snapshot import Snapshot, tables_of
+from streamlab.cdc.snapshot import Rows, Snapshot, SnapshotEvents, SnapshotProgress, tables_of
 from streamlab.cdc.source import Batch
 from streamlab.cdc.transaction import Transaction
 from streamlab.errors import ChangeStreamError, SettingsError, SlotLost, SlotMissing, StreamLost
 from streamlab.sql import load
 
+if TYPE_CHECKING:
+    from streamlab.cdc.frames import FrameBatch
+
 __all__ = ["CDCSession"]
 
 log = logging.getLogger(__name__)
+
+_EVENTS: Final = 10_000
+"""Events of a snapshot that are handed out together."""
 
 
 class CDCSession(BulkReader):
@@ -75,11 +82,15 @@ class CDCSession(BulkReader):
         self._owner: psycopg.Connection[Any] | None = None
         self._stream: ReplicationStream | None = None
         self._snapshot: Snapshot | None = None
+        self._progress: Snapshot | None = None
+        self._taken_at = datetime.now(UTC)
+        self._rows: Rows | None = None
+        """What the snapshot's rows become, once some have."""
         self._facts_at_start: Facts | None = None
         self._began: LSN | None = None
         self._over = False
-        self._left: deque[Transaction] = deque()
-        self._again: deque[Transaction] = deque()
+        self._left: deque[Any] = deque()
+        self._again: deque[Any] = deque()
 
     def __enter__(self) -> Self:
         try:
@@ -98,6 +109,11 @@ class CDCSession(BulkReader):
     def began(self) -> LSN | None:
         """The point of the log at which the snapshot was taken and the stream begins."""
         return self._began
+
+    @property
+    def snapshot_progress(self) -> SnapshotProgress | None:
+        """How far the snapshot has come, from any thread; None where there is none, or the session is not open yet."""
+        return None if self._progress is None else self._progress.progress
 
     def initialize(self) -> None:
         """Open the session; entering its block does the same."""
@@ -143,8 +159,8 @@ class CDCSession(BulkReader):
                 return
             # Rows that a policy hides from this role must not be left out in silence.
             stream.command(sql.SQL("SET LOCAL row_security = off"))
-            tables = tables_of(connection, self.publication)
-            self._snapshot = Snapshot(stream, tables, self._catalog.types, slot.consistent_point, held=self._left)
+            tables, self._taken_at = tables_of(connection, self.publication), datetime.now(UTC)
+            self._progress = self._snapshot = Snapshot(stream, tables, self._catalog.types, held=self._left)
 
     def _publish(self) -> None:
         owner = self._owner = slots.connect(self._setup_dsn)
@@ -173,21 +189,22 @@ class CDCSession(BulkReader):
     # -- iterations -------------------------------------------------------------------------------
 
     def _rewind(self) -> None:
+        self._iterate(self._events)
+
+    def _rewind_to(self, reader: StreamReader[Any]) -> None:
+        if self._two_phase:
+            raise SettingsError(
+                "A session with two-phase commit gives no frames: its prepared transactions come as events alone.",
+                "Open it without two_phase, or read events: cdc.batches().",
+            )
+        self._iterate(reader)
+
+    def _iterate(self, reader: StreamReader[Any]) -> None:
         self._open()
+        self._use(reader)
         with uninterrupted():
             self._again.extendleft(reversed(self._left))
             self._left.clear()
-        self._use(self._events)
-        self._events.rewind()
-
-    def _rewind_to(self, reader: StreamReader[Any]) -> None:
-        if self._mode != "never" or self._two_phase:
-            raise SettingsError(
-                "A session gives frames of its stream alone: not of a snapshot, and not with two-phase commit.",
-                "Open it with snapshot='never' and without two_phase, or read events: cdc.batches().",
-            )
-        self._open()
-        self._use(reader)
         reader.rewind()
 
     def _use(self, reader: StreamReader[Any]) -> None:
@@ -195,24 +212,33 @@ class CDCSession(BulkReader):
         if reader is self._reader:
             return
         connection = self._reader.connection
+        if self._rows is not None or (connection is not None and connection.received_bytes):
+            raise SettingsError(
+                "This session has been read already, as events or as frames, and goes on so.",
+                "Open one session for events and another for frames.",
+            )
         if connection is not None:
-            if connection.received_bytes:
-                raise SettingsError(
-                    "This session has been read already, as events or as frames, and goes on so.",
-                    "Open one session for events and another for frames.",
-                )
             self._reader.connection = None
             reader.adopt(connection)
         self._reader = reader
 
     def _next(self, timeout: float | None, upto: LSN | None = None) -> Transaction | None:
+        found: Transaction | None = self._following(self._events, _EVENTS, timeout, upto)
+        return found
+
+    def _next_frames(self, timeout: float | None, upto: Any = None) -> FrameBatch | None:
+        reader, stream = self._framed()
+        found: FrameBatch | None = self._following(reader, stream.decoder.max_rows, timeout, upto)
+        return found
+
+    def _following(self, reader: StreamReader[Any], most: int, timeout: float | None, upto: Any) -> Any:
         with uninterrupted():
             if self._again:
                 self._left.append(self._again.popleft())
                 return self._left[-1]
         if self._snapshot is not None:
             try:
-                rows = self._rows(self._snapshot, timeout)
+                rows = self._of_snapshot(self._snapshot, most, timeout)
             except StreamLost as error:
                 raise SlotLost(
                     f"The connection of the session {self.slot_name} was lost in its snapshot.", "Open a new session."
@@ -221,11 +247,13 @@ class CDCSession(BulkReader):
                 return rows
         if self._mode == "only":
             return None
-        return self._events.get(timeout, upto)
+        return reader.get(timeout, upto)
 
-    def _rows(self, snapshot: Snapshot, timeout: float | None) -> Transaction | None:
+    def _of_snapshot(self, snapshot: Snapshot, most: int, timeout: float | None) -> Any:
+        if self._rows is None:
+            self._rows = self._made_of_rows()
         while not self._stopping.is_set():
-            rows = snapshot.get(0.1 if timeout is None else timeout)
+            rows = snapshot.get(0.1 if timeout is None else timeout, self._rows, most)
             if rows is not None:
                 return rows
             if snapshot.done:
@@ -235,8 +263,17 @@ class CDCSession(BulkReader):
                 return None
         return None
 
+    def _made_of_rows(self) -> Rows:
+        types, began = self._catalog.types, self._began or LSN(0)
+        if self._reader is self._events:
+            return SnapshotEvents(types, began, self._taken_at)
+        with uninterrupted():  # half an import would stay
+            from streamlab.cdc.frames.copied import SnapshotFrames
+
+        return SnapshotFrames(types, began, self._taken_at, self._catalog.primary_keys)
+
     def _complete(self, snapshot: Snapshot) -> None:
-        log.info("%s: the snapshot is complete: %d rows at %s", self.slot_name, snapshot.rows, self._began)
+        log.info("%s: the snapshot is complete: %d rows at %s", self.slot_name, snapshot.progress.rows, self._began)
         # A command that is cut in two would cost the connection, and with it the session.
         with uninterrupted():
             if self._stream is not None:
@@ -256,7 +293,7 @@ class CDCSession(BulkReader):
         """As for any reader; rows of the snapshot are let go of in the order in which they came."""
         each: Any
         for each in upto.transactions if isinstance(upto, Batch) else (upto,):
-            while self._left and (each in self._left):
+            while any(left is each for left in self._left):
                 if self._left.popleft() is each:
                     break
         end = getattr(upto, "end_position", upto)

@@ -150,7 +150,8 @@ ORDER BY 1;
 
 -- name: snapshot
 -- What a snapshot of a publication copies: its tables with their published columns and types in the table's order, the filter
--- of their rows, and their primary keys.
+-- of their rows, and their primary keys. Last, what the stream's Relation message says of a table besides: its OID, replica
+-- identity, and of each column the type's modifier and whether it belongs to the identity.
 SELECT t.schemaname::text, t.tablename::text, c.relkind::text, coalesce(to_jsonb(t) ->> 'rowfilter', ''),
        (SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -163,7 +164,19 @@ SELECT t.schemaname::text, t.tablename::text, c.relkind::text, coalesce(to_jsonb
        coalesce((SELECT array_agg(a.attname::text ORDER BY array_position(i.indkey::smallint[], a.attnum))
                  FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey::smallint[])
                  WHERE i.indrelid = c.oid AND i.indisprimary), '{}'),
-       greatest(c.reltuples, 0)::bigint
+       greatest(c.reltuples, 0)::bigint, c.oid::bigint, c.relreplident::text,
+       (SELECT coalesce(array_agg(a.atttypmod ORDER BY a.attnum), '{}') FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+          AND CASE WHEN to_jsonb(t) -> 'attnames' IS NULL THEN a.attgenerated = ''
+                   ELSE (to_jsonb(t) -> 'attnames') ? a.attname::text END),
+       (SELECT coalesce(array_agg(c.relreplident = 'f' OR EXISTS (
+                  SELECT FROM pg_index i
+                  WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey::smallint[]) AND i.indisvalid AND i.indimmediate
+                    AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
+                ORDER BY a.attnum), '{}') FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+          AND CASE WHEN to_jsonb(t) -> 'attnames' IS NULL THEN a.attgenerated = ''
+                   ELSE (to_jsonb(t) -> 'attnames') ? a.attname::text END)
 FROM pg_publication_tables t
      JOIN pg_namespace n ON n.nspname = t.schemaname
      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename

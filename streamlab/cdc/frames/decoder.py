@@ -160,8 +160,8 @@ class FrameDecoder:
                 place.position[owner], place.ordinal[index] + offset, place.micros[owner],
             )  # fmt: skip
             described = table.relation
-            frame = Frame(described.schema, described.name, table.frame(messages.whole, rows), self._key(table))
-            frames.append((first, frame))
+            data, key = table.frame(messages.whole, rows), table.key(self._primary_keys)
+            frames.append((first, Frame(described.schema, described.name, data, key)))
         ended = len(commits)
         if ended:
             self._end = LSN(int(messages.field(commits[-1:], 10, "u8")[0]))
@@ -208,8 +208,3 @@ class FrameDecoder:
                 if table is None:
                     raise Broken(int(mine[low]), f"the table with OID {oid} was not described before")
                 yield int(mine[low]), table, mine[low:high], 0 if inner is None else inner[low:high]
-
-    def _key(self, table: Table) -> tuple[str, ...]:
-        described = table.relation
-        own = tuple(column.name for column in described.columns if column.key)
-        return own if described.identity in "di" else self._primary_keys.get(described.oid, own)

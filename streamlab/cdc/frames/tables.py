@@ -9,6 +9,7 @@ Three columns hold what a plain column has no room for, so that nothing is lost 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +25,7 @@ from streamlab.cdc.values import TypeMap
 from streamlab.cdc.wire import MALFORMED, Relation
 from streamlab.errors import ProtocolError
 
-__all__ = ["META", "OPERATION", "Rows", "Table", "meta", "unfit_rows", "valid"]
+__all__ = ["META", "OPERATION", "Column", "Rows", "Table", "meta", "unfit_rows", "valid"]
 
 OPERATION: Final = pl.Enum([each.value for each in Operation])
 _OPERATIONS: Final = pl.Series([each.value for each in Operation], dtype=OPERATION)
@@ -47,9 +48,9 @@ class Rows:
     Attributes
     ----------
     kinds : array of uint8
-        The message's letter: I, U, D or T.
+        The message's letter: I, U, D or T; S for a row of a snapshot.
     at, end : array of int64
-        Where the letter of the first tuple stands, and where the message ends.
+        Where the letter of the first tuple stands, and where the message ends. Not read for a snapshot.
     position, ordinal, micros : array
         Of the transaction, within it, and its time since the year 2000.
     """
@@ -77,7 +78,8 @@ def meta(kinds: npt.NDArray[np.uint8], rows: Rows) -> dict[str, pl.Series]:
 
 _BY_LETTER: Final = np.zeros(256, np.uint8)
 for _letter, _operation in (("I", Operation.INSERT), ("U", Operation.UPDATE), ("D", Operation.DELETE),
-                            ("T", Operation.TRUNCATE), ("M", Operation.MESSAGE)):  # fmt: skip
+                            ("T", Operation.TRUNCATE), ("M", Operation.MESSAGE),
+                            ("S", Operation.SNAPSHOT)):  # fmt: skip
     _BY_LETTER[ord(_letter)] = _CODES[_operation]
 
 _I, _U, _D, _T, _N, _K, _O = (ord(letter) for letter in "IUDTNKO")
@@ -95,8 +97,23 @@ class Table:
         self._old = [index for index, column in enumerate(relation.columns) if whole or column.key]
         self._old_type = pl.Struct({self.names[index]: self._forms[index].dtype for index in self._old})
 
-    def frame(self, whole: Whole, rows: Rows) -> pl.DataFrame:
+    def key(self, primary_keys: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
+        """Columns of the replica identity; where that is no key, of the primary key, if it is known."""
+        described = self.relation
+        own = tuple(column.name for column in described.columns if column.key)
+        return own if described.identity in "di" else primary_keys.get(described.oid, own)
+
+    def frame(self, whole: Whole, rows: Rows, columns: list[Column] | None = None) -> pl.DataFrame:
         """Rows as a frame.
+
+        Parameters
+        ----------
+        whole : Whole
+            The bytes in which they stand.
+        rows : Rows
+            What the messages say of them.
+        columns : list of Column, optional
+            Where the values stand. By default that is looked for, in tuples of pgoutput.
 
         Raises
         ------
@@ -104,16 +121,17 @@ class Table:
             The bytes are no such rows.
         """
         try:
-            return self._frame(whole, rows)
+            return self._frame(whole, rows, *(self._columns(whole, rows) if columns is None else (columns, None)))
         except MALFORMED as error:
             raise ProtocolError(
                 f"Rows of {self.relation.schema}.{self.relation.name} cannot be read: {error}.",
                 "Reconnect, to have them sent again. Is the slot's plug-in pgoutput, and does a program change them?",
             ) from error
 
-    def _frame(self, whole: Whole, rows: Rows) -> pl.DataFrame:
+    def _frame(
+        self, whole: Whole, rows: Rows, columns: list[Column], old: tuple[Integers, list[Column]] | None
+    ) -> pl.DataFrame:
         count = len(rows)
-        columns, old = self._columns(whole, rows)
         notes: list[Note] = []
         made = meta(rows.kinds, rows)
         masks = {}
