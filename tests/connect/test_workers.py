@@ -165,7 +165,8 @@ def test_tasks_of_a_killed_worker_move_to_the_others_and_lose_nothing(
         # It comes back, and gets a part of them again.
         states = {each.service: each.state for each in three.up(WORKERS)}
         assert states == {"kafka": "running", "connect": "started", "connect-2": "running", "connect-3": "running"}
-        wait(lambda: places(client, name) == set(running), "the tasks do not come back")
+        # Which ones is the group's affair: there are four tasks, and three workers.
+        wait(lambda: lost in places(client, name) | places(client, other), "no task comes back")
 
 
 @pytest.mark.integration

@@ -105,6 +105,7 @@ class TopicReader(Followed):
         self._member: Member | None = None
         self._queue: deque[Transaction | Passed | ChangeStreamError] = deque()
         self._held: set[Partition] = set()
+        self._quiet: Passed = {}
         """Partitions that are not fetched while others catch up."""
         self._paused = self._is_paused = False
         self._bad_since: float | None = None
@@ -286,8 +287,12 @@ class TopicReader(Followed):
                 if isinstance(event, ChangeEvent):
                     queue.append(single(event, topic, partition, offset))
                 passed[place] = offset + 1
+            else:
+                self._quiet.pop(place, None)
         if assembler is not None:
             queue.extend(assembler.take())
+            for place in [place for place in self._quiet if not assembler.holds(place)]:
+                passed[place] = self._quiet.pop(place)
             self._hold_back(assembler)
         if passed:
             queue.append(passed)
@@ -308,9 +313,12 @@ class TopicReader(Followed):
         code = problem.code()
         if code == KafkaError._PARTITION_EOF:
             place = (message.topic(), message.partition())
-            # Behind the last record there may be marks of Kafka's own transactions, which take offsets too.
-            if self._assembler is None or not self._assembler.waiting(place):
+            # Behind the last record there may be marks of Kafka's own transactions, which take offsets too. It is told
+            # once: where a record before it still waits for its transaction, it is passed with that.
+            if self._assembler is None:
                 passed[place] = message.offset()
+            else:
+                self._quiet[place] = message.offset()
         elif code == KafkaError.UNKNOWN_TOPIC_OR_PART:
             pass  # not yet, or not any more
         elif code == KafkaError._MAX_POLL_EXCEEDED:
@@ -414,6 +422,7 @@ class TopicReader(Followed):
             for place in gone:
                 self._committed.pop(place, None)
                 self._held.discard(place)
+                self._quiet.pop(place, None)
         kept = [item for item in self._queue if not _places(item) & gone]
         self._queue.clear()
         self._queue.extend(kept)
@@ -432,6 +441,7 @@ class TopicReader(Followed):
     def _drop(self) -> None:
         """Something was received and is not kept: only Kafka has it now."""
         self._queue.clear()
+        self._quiet.clear()
         if self._assembler is not None:
             self._assembler.clear()
         if self._member is not None:
@@ -465,6 +475,7 @@ class TopicReader(Followed):
             finally:
                 self._queue.clear()
                 self._held.clear()
+                self._quiet.clear()
                 if self._assembler is not None:
                     self._assembler.clear()
                 with self._lock:

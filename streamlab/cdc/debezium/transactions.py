@@ -93,6 +93,12 @@ class Assembler:
         """How many records of a partition wait here."""
         return len(self._rows.get(partition, ()))
 
+    def holds(self, partition: Partition) -> bool:
+        """Whether a record of a partition was neither handed out nor passed over."""
+        if partition == (self._topic, 0):
+            return self._open is not None or bool(self._marks)
+        return bool(self._rows.get(partition)) or (self._open is not None and partition in self._open.ends)
+
     @property
     def incomplete(self) -> tuple[str, int, int] | None:
         """A transaction that has ended, and is not whole: its name, how many changes are there, and how many not."""
