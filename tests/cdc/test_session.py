@@ -139,29 +139,29 @@ def test_an_iteration_begins_where_the_last_one_was_left(shop: Shop) -> None:
 
 def test_interrupts_take_nothing_from_a_session(shop: Shop) -> None:
     """Pitfall 9, where there is no slot to come back to."""
-    shop.app.execute("INSERT INTO orders SELECT i FROM generate_series(1, 20000) i")
+    shop.app.execute("INSERT INTO orders SELECT i FROM generate_series(1, 60000) i")
     seen: set[int] = set()
     with shop.session(snapshot="initial") as cdc:
         shop.app.execute(
-            "DO $$ BEGIN FOR i IN 20001..20500 LOOP INSERT INTO orders VALUES (i); COMMIT; END LOOP; END $$"
+            "DO $$ BEGIN FOR i IN 60001..60500 LOOP INSERT INTO orders VALUES (i); COMMIT; END LOOP; END $$"
         )
 
         def read() -> None:
             for transaction in cdc.transactions(idle=2):
                 seen.update(event.new_data["id"] for event in transaction)
-                if len(seen) == 20500:
+                if len(seen) == 60500:
                     break
 
         moment = random.Random(7)
         interrupts = sum(interrupted(read, moment.uniform(0, 0.03)) for _ in range(40))
         tries = 0
-        while interrupts <= 5 and tries < 200:  # on a busy machine fewer of them hit
+        while interrupts <= 5 and tries < 1000:  # on a busy machine fewer of them hit
             interrupts += interrupted(read, moment.uniform(0, 0.03))
             tries += 1
         read()
-        shop.insert(50000)
-        assert 50000 in [event.new_data["id"] for each in cdc.transactions(idle=0.5) for event in each]
-    assert seen == set(range(1, 20501))
+        shop.insert(99999)
+        assert 99999 in [event.new_data["id"] for each in cdc.transactions(idle=0.5) for event in each]
+    assert seen == set(range(1, 60501))
     assert interrupts > 5
 
 

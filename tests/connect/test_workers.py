@@ -165,7 +165,7 @@ def test_tasks_of_a_killed_worker_move_to_the_others_and_lose_nothing(
         # It comes back, and gets a part of them again.
         states = {each.service: each.state for each in three.up(WORKERS)}
         assert states == {"kafka": "running", "connect": "started", "connect-2": "running", "connect-3": "running"}
-        # Which ones is the group's affair: there are four tasks, and three workers.
+        # Which ones is the group's affair.
         wait(lambda: lost in places(client, name) | places(client, other), "no task comes back")
 
 
@@ -199,8 +199,8 @@ def test_each_worker_has_a_row_a_log_and_its_bound(three: Stack) -> None:
     assert len({rows[name].port for name in WORKERS}) == len({rows[name].pid for name in WORKERS}) == 3
     assert settings.connect_urls() == [f"http://127.0.0.1:{rows[name].port}" for name in WORKERS]
     for name in WORKERS:
-        log = (three.home.path / name / "log").read_text(encoding="utf-8")
-        assert "Joined group at generation" in log
+        log = three.home.path / name / "log"
+        wait(lambda log=log: "Joined group at generation" in log.read_text("utf-8"), "it does not join")  # type: ignore[misc]
         assert "-Xmx384m" in (three.home.path / name / "ConnectDistributed.args").read_text(encoding="utf-8")
 
 

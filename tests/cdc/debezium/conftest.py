@@ -104,7 +104,7 @@ class Table:
             each.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def captured(stack: object) -> Iterator[Captured]:
     with Namespace("test_debezium") as namespace:
         made = Captured(namespace)
