@@ -11,7 +11,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, TypeVar
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar
 
 from streamlab.cdc import arguments
 from streamlab.cdc.event import ChangeEvent
@@ -86,6 +87,24 @@ class Followed(ABC):
 
     def _passed(self, what: Any) -> None:  # noqa: B027 - nothing to do is the rule
         """The caller has come back for more. Only a session takes that as an acknowledgement."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything. Idempotent."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        except BaseException:
+            if error is None:
+                raise  # what stopped the thread is not swallowed; beside another error it was logged
+        finally:
+            self.close()
 
     # -- iterations -------------------------------------------------------------------------------
 

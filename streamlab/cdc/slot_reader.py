@@ -8,8 +8,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from streamlab.cdc import arguments, gathering, slots
 from streamlab.cdc.acknowledgement import Bookkeeping
@@ -118,20 +117,6 @@ class SlotReader(SlotProgress):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} slot={self.slot_name} publication={self.publication} dsn={self.dsn!r}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.stop()
-        except BaseException:
-            if error is None:
-                raise  # what stopped the thread is not swallowed; beside another error it was logged
-        finally:
-            self.close()
 
     def _decoder(self, protocol: int) -> Decoder:
         return Decoder(

@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import pymysql
 
@@ -119,20 +118,6 @@ class LogReader(Followed):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} server_id={self.server_id} {self.address!r}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.stop()
-        except BaseException:
-            if error is None:
-                raise  # what stopped the thread is not swallowed; beside another error it was logged
-        finally:
-            self.close()
 
     # -- the stream -------------------------------------------------------------------------------
 

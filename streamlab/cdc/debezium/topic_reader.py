@@ -8,8 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -123,20 +122,6 @@ class TopicReader(Followed):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} topics={list(self.topics)} at {self.bootstrap}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.stop()
-        except BaseException:
-            if error is None:
-                raise  # what stopped the thread is not swallowed; beside another error it was logged
-        finally:
-            self.close()
 
     # -- the stream -------------------------------------------------------------------------------
 

@@ -27,8 +27,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from streamlab import metrics
@@ -168,20 +167,6 @@ class PollingSource(Followed):
 
     def __repr__(self) -> str:
         return f"<PollingSource {self.name} mode={self._criteria.mode} {self._server!r}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.stop()
-        except BaseException:
-            if error is None:
-                raise  # what stopped the thread is not swallowed; beside another error it was logged
-        finally:
-            self.close()
 
     def initialize(self) -> None:
         """Check what has to hold. Idempotent; a poll does it by itself.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ ORDERS = {
 }
 
 
-class Tables:
+class Tables(ABC):
     """A schema or database with a table `orders`, and any number of sessions that write."""
 
     kind: str
@@ -36,15 +37,18 @@ class Tables:
         self.execute(ORDERS[self.kind])
         self.orders = f"{self.schema}.orders"
 
+    @abstractmethod
     def _make(self, namespace: Namespace) -> str:
-        raise NotImplementedError
+        """Make the schema or database; its name."""
 
     @property
+    @abstractmethod
     def address(self) -> Any:
-        raise NotImplementedError
+        """Where it is."""
 
+    @abstractmethod
     def _connect(self, *, autocommit: bool) -> Any:
-        raise NotImplementedError
+        """A session of its own."""
 
     def session(self, *, autocommit: bool = True) -> Any:
         self.sessions.append(self._connect(autocommit=autocommit))

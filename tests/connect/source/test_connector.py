@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .topics import Found, records
 pytestmark = pytest.mark.integration
 
 
-class World:
+class World(ABC):
     """A shop, a connector's name and topics, all of one test."""
 
     def __init__(self, namespace: Namespace, shop: Any, schema: str) -> None:
@@ -31,11 +32,13 @@ class World:
         self.prefix, self.name = namespace.topic_prefix(), namespace.name
         self.made: list[DatabaseSourceConnector] = []
 
+    @abstractmethod
     def source(self, after: str | None) -> Any:
-        raise NotImplementedError
+        """What is read, after a position."""
 
+    @abstractmethod
     def execute(self, query: str) -> None:
-        raise NotImplementedError
+        """Run a statement in the shop."""
 
     def connector(self, **options: Any) -> DatabaseSourceConnector:
         name, source = options.pop("name", self.name), options.pop("source", self.source)
