@@ -117,9 +117,11 @@ def test_a_lesson_runs_from_the_first_cell_to_the_last(slug: str, page: Any, jup
         "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
     )
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+    # A cell that fails ends the run, and those behind it are not executed: it is looked at below.
     page.wait_for_function(
-        "() => window.jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === 'code')"
-        ".every(w => w.model.executionCount !== null && w.model.executionState !== 'running')",
+        "() => (cells => cells.every(w => w.model.executionCount !== null && w.model.executionState !== 'running')"
+        " || cells.some(w => w.model.outputs.toJSON().some(o => o.output_type === 'error')))"
+        "(window.jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === 'code'))",
         timeout=120_000,
     )
     assert page.evaluate("() => window.jupyterapp.shell.currentWidget.context.model.dirty")  # not saved
