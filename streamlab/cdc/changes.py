@@ -234,6 +234,7 @@ class SpooledChanges:
         stretch, time, xid, position = self._stretch, self._time, self._xid, self._position
         catalog, fields, aborted = stretch.catalog.copy(), stretch.fields, stretch.aborted
         first, ordinal = fields + 7, len(self._head)
+        events: list[ChangeEvent] = []
         for message in stretch.spool:
             kind = message[25]
             try:
@@ -245,17 +246,14 @@ class SpooledChanges:
                 if kind in {73, 85, 68}:  # I, U, D
                     prefix = message[25:26] + message[fields : fields + 7]
                     decode = catalog.rows.get(prefix) or catalog.decoder(prefix)
-                    event = decode(message, first, time, xid, position, ordinal)
+                    events.clear()
+                    decode((message,), first, time, xid, position, ordinal, events.append)
                 elif kind == 77:  # M
-                    event = catalog.message(LogicalMessage.read(message, fields), time, xid, position, ordinal)
+                    events = [catalog.message(LogicalMessage.read(message, fields), time, xid, position, ordinal)]
                 else:
                     tables = enumerate(truncated(message, fields), ordinal)
                     events = [catalog.truncate(oid, time, xid, position, at) for at, oid in tables]
             except MALFORMED as error:
                 raise malformed(message, str(error)) from error
-            if kind == 84:  # T
-                yield from events
-                ordinal += len(events)
-            else:
-                yield event
-                ordinal += 1
+            yield from events
+            ordinal += len(events)

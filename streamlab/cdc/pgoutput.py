@@ -19,8 +19,10 @@ Source: the PostgreSQL manual, "Logical Streaming Replication Protocol" and "Log
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Any, Final
 
 from streamlab.cdc.changes import Catalog, SpooledChanges, Stretch
 from streamlab.cdc.event import ChangeEvent
@@ -47,6 +49,8 @@ from streamlab.errors import ProtocolError
 __all__ = ["Decoder"]
 
 _ROWS = frozenset((b"I", b"U", b"D"))
+# Letter, OID, letter of the first row, number of columns: they tell table and kind of change.
+_KIND: Final = itemgetter(slice(START, START + 8))
 _NO_ROWS: Final[dict[bytes, RowDecoder]] = {}
 
 
@@ -98,7 +102,7 @@ class Decoder:
         kinds: dict[int, tuple[int, Callable[[bytes], Transaction | None]]] = {
             ord("B"): (1, self._begin), ord("C"): (1, self._commit), ord("O"): (1, self._origin),
             ord("R"): (1, self._relation), ord("Y"): (1, self._type), ord("T"): (1, self._truncate),
-            ord("I"): (1, self._row), ord("U"): (1, self._row), ord("D"): (1, self._row), ord("M"): (1, self._message),
+            ord("M"): (1, self._message),
             ord("S"): (2, self._stream_start), ord("E"): (2, self._stream_stop), ord("c"): (2, self._stream_commit),
             ord("A"): (2, self._stream_abort), ord("b"): (3, self._begin_prepare), ord("P"): (3, self._prepare),
             ord("K"): (3, self._commit_prepared), ord("r"): (3, self._rollback_prepared),
@@ -159,25 +163,13 @@ class Decoder:
         the caller, who has not acknowledged them: reconnect, and they come again.
         """
         done: list[Transaction] = []
-        # In one loop, with names that are local, since this runs for every row.
-        rows, events, time, xid, position = self._rows, self._events, self._time, self._xid, self._position
-        find, add = rows.get, events.append
-        for message in messages:
-            data = message if message.__class__ is bytes else bytes(message)
-            # Letter, OID, letter of the first row, number of columns: they tell table and kind of change.
-            decode = find(data[25:33])
-            if decode is not None:
-                add(decode(data, 33, time, xid, position, len(events)))
-                continue
-            waiting = self._waiting
-            if waiting is not None and data[25:26] in _ROWS:
-                self._wait(waiting, data)
-                continue
-            transaction = self._other(data)
-            if transaction is not None:
-                done.append(transaction)
-            rows, events, time, xid, position = self._rows, self._events, self._time, self._xid, self._position
-            find, add = rows.get, events.append
+        # bytes() of bytes is the same object, and not to call it for each is quicker still.
+        plain: Any = messages if set(map(type, messages)) <= {bytes} else map(bytes, messages)
+        for kind, run in groupby(plain, _KIND):
+            if kind[:1] in _ROWS:
+                self._run(kind, run)
+            else:
+                done += [made for made in map(self._other, run) if made is not None]
         self._bound(messages)
         return done
 
@@ -249,11 +241,28 @@ class Decoder:
         except ValueError as error:
             raise malformed(message, str(error)) from error
 
-    def _row(self, message: bytes) -> None:
-        if self._begun is None:
-            raise ValueError("it is outside of a transaction")
-        decode = self._catalog.decoder(message[25:33])
-        self._events.append(decode(message, 33, self._time, self._xid, self._position, len(self._events)))
+    def _run(self, kind: bytes, run: Iterator[bytes]) -> None:
+        """Rows of one kind of change of one table, on end."""
+        decode, waiting = self._rows.get(kind), self._waiting
+        if decode is None and waiting is not None:
+            for message in run:
+                self._wait(waiting, message)
+            return
+        if decode is None:
+            first = next(run)
+            decode, run = self._first(kind, first), chain((first,), run)
+        events = self._events
+        decode(run, START + 8, self._time, self._xid, self._position, len(events), events.append)
+
+    def _first(self, kind: bytes, message: bytes) -> RowDecoder:
+        try:
+            if message[0] != 119:  # w
+                raise ValueError("it is not in an XLogData message")
+            if self._begun is None:
+                raise ValueError("it is outside of a transaction")
+            return self._catalog.decoder(kind)
+        except MALFORMED as error:
+            raise malformed(message, str(error)) from error
 
     def _truncate(self, message: bytes) -> None:
         if self._waiting is not None:

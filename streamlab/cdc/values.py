@@ -45,8 +45,8 @@ class Codec:
     binary : callable
         From PostgreSQL's binary form; the same.
     text_code : str
-        An expression for the generated decoders, on ``{ascii}`` or ``{text}``. It may fail for a rare value, which
-        `text` then reads.
+        An expression for the generated decoders, on ``{bytes}``, ``{ascii}`` or ``{text}``; the first costs least. It
+        may fail for a rare value, which `text` then reads.
     fixed, binary_code : str
         The format of a binary form of fixed size, for `struct`, and an expression on ``{v}``, what that unpacked.
     writer : callable, optional
@@ -75,21 +75,21 @@ _UNKNOWN = Codec(str, bytes, "{text}")
 
 
 def _integer(form: str) -> Codec:
-    return Codec(int, binary.fixed(form), "int({ascii})", form)
+    return Codec(int, binary.fixed(form), "int({bytes})", form)
 
 
 _DATE_TIME = "iso({ascii})"
 
 _BUILTIN: dict[str, Codec] = {
-    "bool": Codec(_truth, binary.fixed("?"), "TRUTH[{ascii}]", "?"),
+    "bool": Codec(_truth, binary.fixed("?"), "TRUTH[{bytes}]", "?"),
     "int2": _integer("h"),
     "int4": _integer("i"),
     "int8": _integer("q"),
     "oid": _integer("I"),
     "int2vector": Codec(str, binary.vector(binary.fixed("h")), "{ascii}"),
     "oidvector": Codec(str, binary.vector(binary.fixed("I")), "{ascii}"),
-    "float4": Codec(float, binary.fixed("f"), "float({ascii})", "f"),
-    "float8": Codec(float, binary.fixed("d"), "float({ascii})", "d"),
+    "float4": Codec(float, binary.fixed("f"), "float({bytes})", "f"),
+    "float8": Codec(float, binary.fixed("d"), "float({bytes})", "d"),
     "numeric": Codec(Decimal, binary.numeric, "Decimal({ascii})"),
     "date": Codec(text.lenient(date.fromisoformat), binary.date),
     "time": Codec(text.time, binary.time),

@@ -196,21 +196,22 @@ class ReplicationStream(ReplicationConnection):
             self._pgconn.consume_input()
             heard = False
             while True:
-                length, message = get(1)
+                length, view = get(1)
                 if length <= 0:
                     break
                 heard = True
                 size += length
+                # As bytes: a memoryview and what it holds are two objects that the garbage collector has to visit.
+                message = bytes(view)
                 if message[0] == _DATA:
-                    # As bytes: a memoryview and what it holds are two objects that the garbage collector has to visit.
-                    take(bytes(message))
+                    take(message)
                 elif message[0] == _KEEPALIVE and length >= 18:
                     self.bookkeeping.keepalive(_POSITION.unpack_from(message, 1)[0])
                     if message[17]:
                         self._send(reply=False)
                 else:
                     raise ProtocolError(
-                        f"The stream holds a message of type {bytes(message[:1])!r}.", "Is this a replication stream?"
+                        f"The stream holds a message of type {message[:1]!r}.", "Is this a replication stream?"
                     )
             if heard:
                 self._heard = time.monotonic()
