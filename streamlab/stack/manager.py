@@ -335,6 +335,7 @@ class Stack:
         was = False
         if record is not None:
             service.report("stopping")
+            service.ending()
             was = stop(record, how=service.stop_signal, limit=service.stop_limit if limit is None else limit)
         left = self._end_strays(service)
         if was or left:

@@ -95,6 +95,9 @@ class Service(ABC):
     def started(self) -> None:  # noqa: B027 - most servers need nothing more
         """Called once the server is ready: accounts, databases. Idempotent."""
 
+    def ending(self) -> None:  # noqa: B027 - most servers just end
+        """Called before a server is told to end, so that nothing keeps it from that. Never raises."""
+
     def ended(self, *, served: bool) -> None:
         """Called once the process has ended; `served` tells whether it was ready before. Idempotent."""
         with contextlib.suppress(OSError):

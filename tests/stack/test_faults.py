@@ -21,8 +21,10 @@ import psycopg
 import pymysql
 import pytest
 from confluent_kafka.admin import NewTopic
+from psycopg import sql
 
 from streamlab import settings
+from streamlab.cdc import PostgreSQLCDC
 from streamlab.errors import PortTaken
 from streamlab.stack import DEFAULT, SERVICES, Home, Outcome, ServiceStatus, Stack, ports
 from streamlab.stack.namespace import Namespace
@@ -241,6 +243,30 @@ def test_what_needs_a_server_is_stopped_with_it_and_started_with_it(servers: Sta
     outcomes = servers.up(["connect"])
     assert [(each.service, each.state) for each in outcomes] == [("kafka", "started"), ("connect", "started")]
     bring_back(servers)
+
+
+def test_a_reader_that_nobody_reads_does_not_keep_postgres_up(servers: Stack) -> None:
+    """More than the sockets hold waits for it. The server ends as it should all the same, and need not be killed."""
+    log = servers.home.path / "postgres" / "log"
+    blocked = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event = 'WalSenderWriteData'"
+    with Namespace("left_standing") as namespace:
+        schema = namespace.postgres_schema()
+        wide = sql.Identifier(schema, "wide")
+        fill = sql.SQL("INSERT INTO {} SELECT n, repeat('x', 1000) FROM generate_series({}, {}) n")
+        with psycopg.connect(settings.postgres_dsn("admin"), autocommit=True) as admin:
+            admin.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+            admin.execute(sql.SQL("CREATE TABLE {} (id int PRIMARY KEY, text text)").format(wide))
+            with PostgreSQLCDC.session(settings.postgres_dsn("admin"), [f"{schema}.wide"]) as cdc:
+                admin.execute(fill.format(wide, 1, 1))
+                assert len(next(cdc.transactions())) == 1
+                admin.execute(fill.format(wide, 2, 50_000))
+                deadline = time.monotonic() + 15
+                while not admin.execute(blocked).fetchone():
+                    assert time.monotonic() < deadline, "everything fits into the sockets"
+                    time.sleep(0.02)
+                assert servers.down(["postgres"]) == ["postgres"]
+                assert log.read_text(errors="replace").rstrip().endswith("database system is shut down")
+        bring_back(servers, "postgres")
 
 
 def test_a_server_whose_command_was_killed_before_it_wrote_it_down_is_known(servers: Stack) -> None:
