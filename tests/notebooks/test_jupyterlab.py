@@ -123,7 +123,7 @@ def test_a_lesson_runs_from_the_first_cell_to_the_last(slug: str, page: Any, jup
         "() => (cells => cells.every(w => w.model.executionCount !== null && w.model.executionState !== 'running')"
         " || cells.some(w => w.model.outputs.toJSON().some(o => o.output_type === 'error')))"
         "(window.jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === 'code'))",
-        timeout=120_000,
+        timeout=200_000,
     )
     assert page.evaluate("() => window.jupyterapp.shell.currentWidget.context.model.dirty")  # not saved
     errors = page.evaluate(
