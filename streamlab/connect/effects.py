@@ -163,6 +163,14 @@ def _predicates(subject: Subject) -> Iterator[Finding]:
 def _topic_creation(subject: Subject) -> Iterator[Finding]:
     keys = [key for key in subject.below("topic.creation.") if key != "topic.creation.groups"]
     if not keys and "topic.creation.groups" not in subject.configuration:
+        # Kafka's own mirrors make the topics by themselves.
+        if subject.is_source and ".mirror." not in subject.get("connector.class"):
+            yield _missing(
+                "connector.class", Level.WARNING,
+                "Nothing says how topics are made: where the broker makes none by itself (auto.create.topics.enable is "
+                "false on the one of streamlab up), the connector says RUNNING and writes nothing.",
+                "Add topic.creation.default.replication.factor=1 and topic.creation.default.partitions=1.",
+            )  # fmt: skip
         return
     if subject.is_sink:
         for key in keys:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from streamlab.connect.catalog import PluginKeys
 
-__all__ = ["OUTDATED_VALUES", "STAND_INS", "Today", "today"]
+__all__ = ["FORMER_DELETES", "OUTDATED_VALUES", "STAND_INS", "Today", "today"]
 
 MYSQL = "io.debezium.connector.mysql.MySqlConnector"
 POSTGRES = "io.debezium.connector.postgresql.PostgresConnector"
@@ -79,6 +79,9 @@ _UNWRAP: Mapping[str, Today] = {
     "operation.header": Today("add.headers", "Write add.headers=op for true."),
 }
 
+FORMER_DELETES = frozenset({"drop.tombstones", "delete.handling.mode"})
+"""The two keys of former times that said what an unwrapped deletion becomes."""
+
 _OUTBOX: Mapping[str, Today] = {
     "table.field.schema.version": Today("table.field.event.schema.version"),
     "table.field.payload": Today("table.field.event.payload"),
@@ -121,13 +124,15 @@ OUTDATED_VALUES: Mapping[str, Mapping[str, str]] = {
 }
 """Key -> a value of former times -> the one of today."""
 
-# (drop.tombstones, delete.handling.mode), with their old defaults -> the one key of today.
+# (drop.tombstones, delete.handling.mode), with their old defaults -> the one key of today. A tombstone of then is
+# delete-to-tombstone: the value of today that is called tombstone is with JSON the text null.
 _DELETES = {
     ("true", "drop"): "drop",
-    ("false", "drop"): "tombstone",
+    ("false", "drop"): "delete-to-tombstone",
     ("true", "rewrite"): "rewrite",
     ("false", "rewrite"): "rewrite-with-tombstone",
     ("true", "none"): "delete-to-tombstone",
+    ("false", "none"): "delete-to-tombstone",
 }
 
 

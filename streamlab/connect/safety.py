@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streamlab.connect.findings import Finding, Kind, Level, Subject
+from streamlab.connect.outdated import FORMER_DELETES, UNWRAP
 
 __all__ = ["findings", "is_secret"]
 
+_JSON = "org.apache.kafka.connect.json.JsonConverter"
 _SECRET = re.compile(r"(^|[._])(password|passwd|secret|token|credentials|jaas\.config|api[._]?key|private[._]?key)$")
 _BY_REFERENCE = "Name it through a config provider, in a key of its own: ${file:PATH:KEY}."
 _REFERENCE = re.compile(r"\$\{[A-Za-z0-9_.-]+:[^}]+\}")
@@ -91,7 +93,7 @@ _LOSES = (
     ),
     _Loses(
         "delete.tombstone.handling.mode", ("drop",), Level.WARNING,
-        "deletes leave no trace in the topic.", "Write tombstone or rewrite.",
+        "deletes leave no trace in the topic.", "Write delete-to-tombstone or rewrite-with-tombstone.",
     ),
     _Loses(
         "producer.override.acks", ("0", "1"), Level.ERROR,
@@ -109,6 +111,7 @@ def findings(subject: Subject) -> Iterator[Finding]:
     yield from _secrets(subject)
     yield from _errors(subject)
     yield from _polling(subject)
+    yield from _text_for_tombstone(subject)
     for key, value in subject.configuration.items():
         name = key
         for used in subject.used:
@@ -167,6 +170,22 @@ def _errors(subject: Subject) -> Iterator[Finding]:
     if subject.is_on("errors.log.include.messages"):
         problem = "errors.log.include.messages writes the contents of records into the worker's log."
         yield Finding("errors.log.include.messages", Level.WARNING, Kind.UNSAFE, problem, "Leave it out.")
+
+
+def _text_for_tombstone(subject: Subject) -> Iterator[Finding]:
+    """Debezium's ExtractNewRecordState: its default leaves a deleted row's schema, and JSON then writes a value."""
+    if subject.get("value.converter", _JSON) not in {_JSON, "JsonConverter"}:
+        return
+    mode = "delete.tombstone.handling.mode"
+    for used in subject.used:
+        if used.plugin is None or used.plugin.name != UNWRAP or used.keys.keys() & FORMER_DELETES:
+            continue
+        if used.keys.get(mode, "tombstone").strip().lower() == "tombstone":
+            key = used.prefix + (mode if mode in used.keys else "type")
+            says = f"With {used.prefix}{mode}=tombstone" + ("" if mode in used.keys else ", the default,")
+            problem = f"{says} JSON has the text null for a deleted row: a value, which compaction keeps for ever."
+            fix = f"Write {used.prefix}{mode}=delete-to-tombstone."
+            yield Finding(key, Level.WARNING, Kind.UNSAFE, problem, fix)
 
 
 def _polling(subject: Subject) -> Iterator[Finding]:

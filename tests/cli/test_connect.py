@@ -29,6 +29,8 @@ MENDED = {
     "topic.prefix": "dbserver1",
     "schema.history.internal.kafka.bootstrap.servers": "kafka:9092",
     "schema.history.internal.kafka.topic": "schema-changes.inventory",
+    "topic.creation.default.replication.factor": "1",
+    "topic.creation.default.partitions": "1",
 }
 
 
@@ -43,10 +45,11 @@ def test_what_is_wrong_is_printed_with_its_line_and_the_fix(found: Path) -> None
     result = streamlab("connect", "lint", found)
     assert (result.returncode, result.stderr) == (1, "")
     lines = result.stdout.splitlines()
-    assert lines[0].startswith(f"✗ {found}:7 unsafe database.password stands in the clear")
-    assert lines[2].startswith(f"✗ {found}:9 outdated database.server.name ")
-    assert lines[3] == "  → Its name is topic.prefix now."
-    assert lines[-1] == f"{found}: 4 errors, 1 warning."
+    assert lines[0].startswith(f"! {found}:4 missing Nothing says how topics are made")
+    assert lines[2].startswith(f"✗ {found}:7 unsafe database.password stands in the clear")
+    assert lines[4].startswith(f"✗ {found}:9 outdated database.server.name ")
+    assert lines[5] == "  → Its name is topic.prefix now."
+    assert lines[-1] == f"{found}: 4 errors, 2 warnings."
 
 
 def test_findings_are_a_document_for_programs(found: Path) -> None:
@@ -55,6 +58,7 @@ def test_findings_are_a_document_for_programs(found: Path) -> None:
     document = json.loads(result.stdout)
     assert (document["file"], document["ok"]) == (str(found), False)
     assert [(each["line"], each["key"], each["level"], each["kind"]) for each in document["findings"]] == [
+        (4, "connector.class", "warning", "missing"),
         (7, "database.password", "error", "unsafe"),
         (9, "database.server.name", "error", "outdated"),
         (11, "database.history.kafka.bootstrap.servers", "error", "outdated"),

@@ -29,6 +29,8 @@ class Message:
     key: Any
     value: Any
     headers: Mapping[str, str]
+    raw: bytes | None
+    """The value as it lies in the topic: a tombstone has none, and the text null is one."""
 
 
 class Topics:
@@ -87,6 +89,7 @@ class Topics:
                 json.loads(key) if key else None,
                 None if value is None else json.loads(value),
                 {name: (content or b"").decode() for name, content in message.headers() or ()},
+                value,
             )
             self.messages[read.topic].append(read)
 

@@ -30,8 +30,11 @@ from streamlab.connect.connectors import (
     Transform,
     Unwrap,
 )
+from streamlab.connect.findings import Kind
 from streamlab.errors import ConnectorFailed
+from streamlab.stack import Stack
 from streamlab.stack.namespace import Namespace
+from streamlab.stack.objects import kafka_admin
 
 LIMIT = 60.0
 
@@ -256,3 +259,25 @@ def test_a_converters_setting_without_the_converter_has_no_effect_on_a_worker(
     assert [each.key for each in lint(ignored)] == ["value.converter.schemas.enable"]
     client.apply(namespace.connector(), ignored, check=False)
     assert set(values(topic, 1)[0]) == {"schema", "payload"}
+
+
+@pytest.mark.integration
+def test_a_source_that_does_not_say_how_topics_are_made_is_running_and_writes_nothing(
+    client: ConnectClient, namespace: Namespace, stack: Stack
+) -> None:
+    """What the lint says of it, seen on a broker that makes no topics by itself."""
+    topic, name = namespace.topic("lines"), namespace.connector()
+    source = FileSource(path=Path("/etc/os-release"), topic=topic, value_format=Format.JSON).configuration()
+    bare = {key: value for key, value in source.items() if not key.startswith("topic.creation.")}
+    assert [(each.key, each.kind) for each in lint(bare)] == [("connector.class", Kind.MISSING)]
+    client.apply(name, bare)
+    log = stack.service("connect").log
+    deadline = time.monotonic() + LIMIT
+    while not any(topic in line and "UNKNOWN_TOPIC" in line for line in log.read_text("utf-8").splitlines()):
+        assert time.monotonic() < deadline, "the producer does not miss its topic"
+        time.sleep(0.05)
+    assert client.status(name).ready
+    assert topic not in kafka_admin().list_topics(timeout=10).topics
+    # With the keys that the lint names the lines come.
+    client.apply(name, source)
+    assert values(topic, 1)[0] == Path("/etc/os-release").read_text("utf-8").splitlines()[0]

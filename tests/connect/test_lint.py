@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import pytest
 
 from streamlab.connect import effects, outdated, safety
+from streamlab.connect.answers import Key, Plugin
 from streamlab.connect.catalog import Catalog
+from streamlab.connect.connectors.common import AVRO_CONVERTER
 from streamlab.connect.lint import Finding, Kind, Level, lint, lint_text
 
 MYSQL = {
@@ -18,6 +20,8 @@ MYSQL = {
     "database.user": "cdc",
     "database.password": "${file:/secrets/mysql.properties:password}",
     "database.server.id": "5001",
+    "topic.creation.default.replication.factor": "1",
+    "topic.creation.default.partitions": "1",
     "topic.prefix": "shop",
     "database.include.list": "shop",
     "schema.history.internal.kafka.bootstrap.servers": "127.0.0.1:9092",
@@ -31,6 +35,8 @@ POSTGRES = {
     "database.password": "${env:PASSWORD}",
     "topic.prefix": "shop",
     "plugin.name": "pgoutput",
+    "topic.creation.default.replication.factor": "1",
+    "topic.creation.default.partitions": "1",
     "slot.name": "shop",
     "publication.name": "shop",
     "publication.autocreate.mode": "filtered",
@@ -46,7 +52,11 @@ SINK = {
     "delete.enabled": "true",
     "schema.evolution": "basic",
 }
-UNWRAPPED = {"transforms": "unwrap", "transforms.unwrap.type": outdated.UNWRAP}
+UNWRAPPED = {
+    "transforms": "unwrap",
+    "transforms.unwrap.type": outdated.UNWRAP,
+    "transforms.unwrap.delete.tombstone.handling.mode": "delete-to-tombstone",
+}
 JSON = {"value.converter": "org.apache.kafka.connect.json.JsonConverter"}
 
 
@@ -145,11 +155,19 @@ def test_a_deprecated_name_that_is_still_read_is_a_warning() -> None:
 
 @pytest.mark.parametrize(
     ("tombstones", "deletes", "mode"),
-    [("false", "rewrite", "rewrite-with-tombstone"), ("true", "rewrite", "rewrite"), ("true", "drop", "drop")],
+    [
+        ("false", "rewrite", "rewrite-with-tombstone"),
+        ("true", "rewrite", "rewrite"),
+        ("true", "drop", "drop"),
+        # Not to the value that is called tombstone, which with JSON is a text.
+        ("false", "drop", "delete-to-tombstone"),
+        ("true", "none", "delete-to-tombstone"),
+        ("false", "none", "delete-to-tombstone"),
+    ],
 )
 def test_the_two_old_keys_of_the_unwrap_transformation_become_one(tombstones: str, deletes: str, mode: str) -> None:
     old = {"transforms.unwrap.drop.tombstones": tombstones, "transforms.unwrap.delete.handling.mode": deletes}
-    found = lint({**MYSQL, **UNWRAPPED, **old})
+    found = lint({**MYSQL, "transforms": "unwrap", "transforms.unwrap.type": outdated.UNWRAP, **old})
     assert [each.key for each in found] == list(old)
     assert all(f"Write transforms.unwrap.delete.tombstone.handling.mode={mode}." in each.fix for each in found)
 
@@ -329,6 +347,47 @@ def test_a_sink_that_deletes_needs_the_key_and_the_schemas() -> None:
 def test_what_loses_data_or_shows_a_secret_is_told(base: dict[str, str], key: str, value: str, level: Level) -> None:
     found = lint({**base, key: value})
     assert [(each.key, each.level) for each in found] == [(key, level)], found
+
+
+def test_a_text_in_place_of_a_tombstone_is_told_also_where_it_is_the_default() -> None:
+    mode = "transforms.unwrap.delete.tombstone.handling.mode"
+    unset = {key: value for key, value in {**MYSQL, **UNWRAPPED}.items() if key != mode}
+    for configuration, key in (({**unset, mode: "tombstone"}, mode), (unset, "transforms.unwrap.type")):
+        for converter in ({}, JSON, {**JSON, "value.converter.schemas.enable": "true"}):
+            (found,) = lint({**configuration, **converter})
+            assert (found.key, found.level, found.kind) == (key, Level.WARNING, Kind.UNSAFE)
+            assert found.fix == f"Write {mode}=delete-to-tombstone."
+    # Avro has no text for it.
+    avro = {
+        "value.converter": AVRO_CONVERTER,
+        "value.converter.apicurio.registry.url": "http://127.0.0.1:8080/apis/registry/v2",
+    }
+    assert lint({**unset, mode: "tombstone", **avro}) == []
+
+
+def test_no_advice_of_the_lint_leads_to_a_text_in_place_of_a_tombstone() -> None:
+    mode = "transforms.unwrap.delete.tombstone.handling.mode"
+    for rule in safety._LOSES:
+        if rule.key == "delete.tombstone.handling.mode":
+            for value in ("delete-to-tombstone", "rewrite-with-tombstone"):
+                assert value in rule.fix
+                assert lint({**MYSQL, **UNWRAPPED, mode: value}) == []
+    for value in outdated._DELETES.values():
+        assert value == "drop" or lint({**MYSQL, **UNWRAPPED, mode: value}) == []
+
+
+def test_a_source_that_does_not_say_how_topics_are_made_is_told() -> None:
+    for base in (MYSQL, POSTGRES):
+        bare = {key: value for key, value in base.items() if not key.startswith("topic.creation.")}
+        (found,) = lint(bare)
+        assert (found.key, found.level, found.kind) == ("connector.class", Level.WARNING, Kind.MISSING)
+        assert "topic.creation.default.partitions=1" in found.fix
+    # Kafka's own mirrors make the topics by themselves.
+    mirror = Plugin("org.apache.kafka.connect.mirror.MirrorHeartbeatConnector", "source", "4.3.1")
+    other = Plugin("org.example.SomeSource", "source", "1")
+    catalog = Catalog.load().asked({each: [Key("name"), Key("connector.class")] for each in (mirror, other)})
+    assert lint({"connector.class": mirror.name, "name": "m"}, catalog) == []
+    assert [each.kind for each in lint({"connector.class": other.name, "name": "m"}, catalog)] == [Kind.MISSING]
 
 
 def test_no_finding_repeats_a_secret() -> None:

@@ -150,9 +150,9 @@ class Unwrap(Transform):
     Parameters
     ----------
     deletes : str
-        What becomes of a deletion: ``tombstone`` (with JSON the text ``null``, which compaction takes for a value),
-        ``delete-to-tombstone`` (a record without a value), ``rewrite`` (the old row with ``__deleted``),
-        ``rewrite-with-tombstone`` (both), ``drop``.
+        What becomes of a deletion: ``delete-to-tombstone`` (a record without a value), ``rewrite`` (the old row with
+        ``__deleted``), ``rewrite-with-tombstone`` (both), ``drop``; ``tombstone``, Debezium's own default, is with JSON
+        the text ``null``, which compaction takes for a value.
     fields : sequence of str
         What of the envelope is added to the row: ``op``, ``source.lsn``, ... as ``__op``, ``__source_lsn``.
     headers : sequence of str
@@ -163,7 +163,7 @@ class Unwrap(Transform):
 
     alias: str = "unwrap"
     cls: str = CLASS
-    deletes: Deletes = "tombstone"
+    deletes: Deletes = "delete-to-tombstone"
     fields: Sequence[str] = ()
     headers: Sequence[str] = ()
 
