@@ -1,11 +1,11 @@
 """HTTP to the workers of Kafka Connect: what passes by itself is waited out, what does not becomes an error.
 
-A worker answers 409 while its group rebalances, 503 while it starts, and 500 "Request timed out" or "can be safely
-retried" where it could not get at what it needs in time, or "IO Error" where it could not forward a request to the
-worker that leads the group; its first answers after a start may take more than five seconds. All of these are repeated
-until a limit; every request of this package may be repeated, because each one says what shall be true afterwards. A
-404 is repeated only where the caller knows that the thing was made a moment ago: a worker learns of new connectors from
-a topic.
+A worker answers 409 where it expects its group to rebalance (500 to what it would not forward), 503 while it starts,
+and 500 "Request timed out" or "can be safely retried" where it could not get at what it needs in time, or "IO Error"
+where it could not forward a request to the worker that leads the group; its first answers after a start may take more
+than five seconds. All of these are repeated until a limit; every request of this package may be repeated, because each
+one says what shall be true afterwards. A 404 is repeated only where the caller knows that the thing was made a moment
+ago: a worker learns of new connectors from a topic.
 
 Every worker of a group answers for all of it. One that nobody answers for, or that does not answer in time, is passed
 over for the next one.
@@ -15,6 +15,8 @@ Source: Kafka's documentation, "Kafka Connect", section "REST API" (KIP-26, KIP-
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +26,7 @@ import httpx
 
 from streamlab.errors import ConnectError
 
-__all__ = ["Rest", "path", "reason"]
+__all__ = ["Rest", "answering", "path", "reason"]
 
 _PASSING = (
     "timed out", "can be safely retried", "rebalanc", "failed to start up yet", "still be running",
@@ -49,6 +51,35 @@ def reason(answer: httpx.Response) -> str:
     except ValueError:
         return answer.text[:1200]
     return str(told.get("message") or told)[:1200] if isinstance(told, dict) else str(told)[:1200]
+
+
+def answering(urls: Sequence[str], limit: float) -> str:
+    """The worker of a group that answers first, for a caller who cannot wait for one after the other.
+
+    All are asked at once. Where none answers within `limit` seconds it is the first one: to ask that gives the error.
+    """
+    if len(urls) == 1:
+        return urls[0]
+    told: queue.Queue[str | None] = queue.Queue()
+
+    def ask(url: str) -> None:
+        try:
+            httpx.get(url, timeout=limit)
+            told.put(url)
+        except httpx.HTTPError:
+            told.put(None)
+
+    for url in urls:
+        # A daemon: a worker that says nothing must not keep the process from ending.
+        threading.Thread(target=ask, args=(url,), name="streamlab-ask-worker", daemon=True).start()
+    deadline = time.monotonic() + limit
+    for _ in urls:
+        try:
+            if found := told.get(timeout=max(0.0, deadline - time.monotonic())):
+                return found
+        except queue.Empty:
+            break
+    return urls[0]
 
 
 class Rest:

@@ -287,8 +287,12 @@ def _answered(told: _Told, future: Any) -> Any:
 def _connect(told: _Told) -> None:
     import httpx
 
+    from streamlab.connect.rest import answering
+
     limits = httpx.Timeout(_QUESTION_LIMIT, connect=_CONNECT_LIMIT)
-    answer = httpx.get(f"{settings.connect_url()}/connectors", params={"expand": "status"}, timeout=limits)
+    # Each worker of a group answers for all of it.
+    worker = answering(settings.connect_urls(), _CONNECT_LIMIT)
+    answer = httpx.get(f"{worker}/connectors", params={"expand": "status"}, timeout=limits)
     told.up = True
     if not answer.is_success:
         told.problems.append(f"{answer.request.url} answers with status {answer.status_code}.")

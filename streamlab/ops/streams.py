@@ -169,8 +169,9 @@ class _Connector:
 
 def _connectors() -> list[_Connector]:
     from streamlab.connect import ConnectClient
+    from streamlab.connect.rest import answering
 
-    with ConnectClient() as client:
+    with ConnectClient(answering(settings.connect_urls(), _SECONDS)) as client:
         configurations = client.configurations()
         return [
             _Connector(status, configurations.get(status.name, {}), _position(client, status))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -317,6 +319,49 @@ def test_a_connector_that_does_not_exist_is_said_at_once_and_not_waited_for_for_
     assert time.monotonic() - begin < 10
     with pytest.raises(ConnectorMissing, match="sl nobody made #this"):
         client.wait_ready(nobody, limit=0.2)
+
+
+@pytest.mark.integration
+def test_a_rebalance_that_is_about_to_begin_is_waited_out(
+    client: ConnectClient, namespace: Namespace, folder: Path
+) -> None:
+    """A deletion is seen before the group rebalances for it: what is asked of its leader just then is refused with 409.
+
+    So it answers a restart, which another worker could have forwarded; a question that is never forwarded it refuses
+    with 500 (`DistributedHerder.checkRebalanceNeeded`).
+    """
+    stays, goes = namespace.connector("stays"), [namespace.connector(f"goes{number}") for number in range(4)]
+    sink = FileSink(path=folder / "out", topics=[namespace.topic("t")]).configuration()
+    client.apply(stays, sink)
+    client.wait_ready(stays)
+    seen: list[tuple[str, int]] = []
+
+    def heard(answer: httpx.Response) -> None:
+        seen.append((answer.request.method, answer.status_code))
+
+    client._rest._http.event_hooks["response"].append(heard)
+    deadline = time.monotonic() + 60
+    while ("POST", 409) not in seen:
+        assert time.monotonic() < deadline, seen
+        for name in goes:
+            client.apply(name, sink)
+            client.wait_ready(name)
+        deleting = threading.Event()
+
+        def restart(deleting: threading.Event = deleting) -> None:
+            while not deleting.is_set():
+                client.restart(stays)
+
+        with ThreadPoolExecutor(2) as pool:
+            restarts = [pool.submit(restart) for _ in range(2)]
+            try:
+                deleted = [client.delete(name) for name in goes]
+            finally:
+                deleting.set()
+            for each in restarts:
+                each.result(60)  # none was refused
+        assert all(deleted)
+    assert client.status(stays).ready
 
 
 def test_a_worker_that_does_not_answer_is_named() -> None:

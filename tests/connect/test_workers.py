@@ -21,6 +21,8 @@ from streamlab import settings
 from streamlab.connect import ConnectClient
 from streamlab.connect.connectors import FileSink, FileSource
 from streamlab.errors import StackError
+from streamlab.ops.servers import ServersCollector
+from streamlab.ops.streams import look
 from streamlab.stack import Stack
 from streamlab.stack.namespace import Namespace
 from streamlab.stack.objects import kafka_admin
@@ -171,6 +173,29 @@ def test_tasks_of_a_killed_worker_move_to_the_others_and_lose_nothing(
 
 @pytest.mark.integration
 @pytest.mark.timeout(300)
+def test_a_worker_that_is_frozen_is_passed_over_and_changes_are_made_without_it(
+    three: Stack, namespace: Namespace, folder: Path
+) -> None:
+    """What is to be changed is forwarded to the one that leads the group, until it is out of it: in a soak each is."""
+    topic = namespace.topic("t")
+    frozen = list(processes(three).items())[: None if os.environ.get("STREAMLAB_SOAK") else 1]
+    for number, (silent, process) in enumerate(frozen):
+        with ConnectClient(limit=90) as client:
+            process.send_signal(signal.SIGSTOP)
+            begin = time.monotonic()
+            client.names()
+            # Not the limit of a request to the only worker there is.
+            assert time.monotonic() - begin < 20
+            name = namespace.connector(f"made{number}")
+            client.apply(name, FileSink(path=folder / name, topics=[topic]).configuration())
+            status = client.wait_ready(name, limit=LIMIT)
+            assert silent not in {part.worker for part in status.parts}
+            process.send_signal(signal.SIGCONT)
+            assert client.delete(name)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not os.environ.get("STREAMLAB_SOAK"), reason="a long proof: make soak")
 def test_a_worker_that_has_stopped_answering_is_passed_over(three: Stack, namespace: Namespace, folder: Path) -> None:
     with ConnectClient() as client:
@@ -188,6 +213,29 @@ def test_a_worker_that_has_stopped_answering_is_passed_over(three: Stack, namesp
         # It wakes up, finds that it is no member any more, ends its tasks, and joins again.
         process.send_signal(signal.SIGCONT)
         wait(lambda: places(client, name) == set(running), "it does not join again")
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL], ids=["deaf", "dead"])
+def test_status_and_metrics_ask_any_worker_that_is_alive(
+    three: Stack, namespace: Namespace, folder: Path, how: signal.Signals
+) -> None:
+    with ConnectClient() as client:
+        name, topic = namespace.connector(), namespace.topic("lines")
+        client.apply(name, FileSink(path=folder / "lines", topics=[topic]).configuration())
+        client.wait_ready(name)
+    running = list(processes(three).values())
+    # All but the last one: the first is the one that would be asked.
+    for each in running[:-1]:
+        each.send_signal(how)
+    (answer,) = ServersCollector(["connect"]).ask().answers
+    assert answer.complete, answer.problem
+    states = {each.labels[0] for each in answer.samples if each.metric == "CONNECTOR_STATE"}
+    assert name in states
+    seen = look(["connect"])
+    assert "connect" not in seen.problems
+    assert name in {each.name for each in seen.connectors}
 
 
 @pytest.mark.integration
