@@ -15,7 +15,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["AvroSchema"]
+__all__ = ["AvroSchema", "as_json", "single", "zigzag"]
 
 Read = Callable[[bytes, int], tuple[Any, int]]
 
@@ -51,6 +51,10 @@ class AvroSchema:
         for each in others:
             self._schema(json.loads(each), "")
         self.field, self._read = self._schema(json.loads(text), "")
+
+    def names(self, data: bytes) -> tuple[str, ...]:
+        """The fields of a value."""
+        return tuple(field["field"] for field in self.field.get("fields") or ())
 
     def read(self, data: bytes) -> Any:
         """A value.
@@ -105,7 +109,7 @@ class AvroSchema:
             raise ValueError("a union of several types")
 
         def value(data: bytes, at: int) -> tuple[Any, int]:
-            index, at = _long(data, at)
+            index, at = zigzag(data, at)
             return read[_within(index, len(read))][1](data, at)
 
         return wanted[0][0], value
@@ -142,7 +146,7 @@ def _within(index: int, count: int) -> int:
     return index
 
 
-def _long(data: bytes, at: int) -> tuple[int, int]:
+def zigzag(data: bytes, at: int) -> tuple[int, int]:
     """A number in zigzag, seven bits a byte, the lowest first."""
     shift = number = 0
     while True:
@@ -163,7 +167,7 @@ def _cut(data: bytes, at: int, size: int) -> tuple[bytes, int]:
 
 
 def _raw(data: bytes, at: int) -> tuple[bytes, int]:
-    size, at = _long(data, at)
+    size, at = zigzag(data, at)
     return _cut(data, at, size)
 
 
@@ -181,20 +185,37 @@ def _boolean(data: bytes, at: int) -> tuple[bool, int]:
     return bool(_within(data[at], 2)), at + 1
 
 
-def _real(letter: str) -> Read:
-    form = struct.Struct(f"<{letter}")
+def as_json(number: float) -> Any:
+    """A fraction as JSON has it: what is no number is text."""
+    return number if math.isfinite(number) else str(number)
 
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        found, at = _cut(data, at, form.size)
-        (number,) = form.unpack(found)
-        return number if math.isfinite(number) else str(number), at
 
-    return read
+def single(number: float) -> Any:
+    """One of 32 bits, with the shortest digits that mean it: 0.1, and not 0.10000000149011612."""
+    for digits in (6, 7, 8):
+        short = float(f"{number:.{digits}g}")
+        if math.isfinite(number) and _SINGLE.pack(short) == _SINGLE.pack(number):
+            return short
+    return as_json(number)
+
+
+_SINGLE: Final = struct.Struct("<f")
+_DOUBLE: Final = struct.Struct("<d")
+
+
+def _float(data: bytes, at: int) -> tuple[Any, int]:
+    found, at = _cut(data, at, 4)
+    return single(*_SINGLE.unpack(found)), at
+
+
+def _double(data: bytes, at: int) -> tuple[Any, int]:
+    found, at = _cut(data, at, 8)
+    return as_json(*_DOUBLE.unpack(found)), at
 
 
 def _enum(symbols: list[str]) -> Read:
     def read(data: bytes, at: int) -> tuple[str, int]:
-        index, at = _long(data, at)
+        index, at = zigzag(data, at)
         return symbols[_within(index, len(symbols))], at
 
     return read
@@ -215,12 +236,12 @@ def _blocks(element: Read, *, keyed: bool) -> Read:
         items: list[Any] = []
         pairs: dict[str, Any] = {}
         while True:
-            count, at = _long(data, at)
+            count, at = zigzag(data, at)
             if not count:
                 return (pairs if keyed else items), at
             if count < 0:
                 count = -count
-                _, at = _long(data, at)
+                _, at = zigzag(data, at)
             if count > len(data):
                 raise ValueError("more elements than bytes")
             for _ in range(count):
@@ -235,6 +256,6 @@ def _blocks(element: Read, *, keyed: bool) -> Read:
 
 
 _PRIMITIVE: Final[dict[str, Read]] = {
-    "null": lambda data, at: (None, at), "boolean": _boolean, "int": _long, "long": _long, "float": _real("f"),
-    "double": _real("d"), "string": _text, "bytes": _base64,
+    "null": lambda data, at: (None, at), "boolean": _boolean, "int": zigzag, "long": zigzag, "float": _float,
+    "double": _double, "string": _text, "bytes": _base64,
 }  # fmt: skip

@@ -1,13 +1,13 @@
 """Records of Debezium's topics, as `ChangeEvent`s. Without I/O: key, value and headers as bytes go in.
 
 JSON with schemas: what was made of a schema is kept, and found again by comparing bytes; JSON without: what was said in
-its place. Avro comes in Confluent's wire format: a zero byte, the schema's number in a registry, the value.
+its place. Avro and Protobuf come in Confluent's wire format: a zero byte, the schema's number in a registry, the value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import orjson
 
@@ -38,8 +38,17 @@ from streamlab.errors import ChangeStreamError, ProtocolError
 __all__ = ["Decoder", "Registered"]
 
 Headers = Sequence[tuple[str, Any]]
-Registered = Callable[[bytes, Wanted], tuple[Callable[[bytes], tuple[str, ...]], Shape]]
-"""Five bytes at the beginning of a value in Confluent's format -> what reads keys, and what reads values."""
+
+
+class Registered(Protocol):
+    """Schemas by the five bytes that a value in Confluent's format begins with."""
+
+    def names(self, head: bytes, data: bytes) -> tuple[str, ...]:
+        """The columns of a key."""
+
+    def shape(self, head: bytes, wanted: Wanted, untyped: Untyped) -> Shape:
+        """What reads values."""
+
 
 _PLACEHOLDERS: Final = placeholders([{"type": "bytes"}, {"type": "array", "items": {"type": "int32"}}])
 
@@ -50,16 +59,16 @@ class Decoder:
     Parameters
     ----------
     types : mapping, optional
-        For JSON without schemas: table -> column -> type; see `streamlab.cdc.debezium.untyped`.
+        For JSON without schemas, and Protobuf: table -> column -> type; see `streamlab.cdc.debezium.untyped`.
     configuration : mapping of str to str, optional
-        For JSON without schemas: the connector's configuration, which says how decimals and times are written.
+        For the same: the connector's configuration, which says how decimals and times are written.
     replica_identity : {"default", "full"}
         Of PostgreSQL's tables. With ``default`` the old row is known by its key alone, and Debezium writes NULL or 0
         for the rest, which `old_data` then leaves out.
     grouped : bool
         Whether a change's ordinal is its number in the source's transaction, where records say that.
-    registered : callable, optional
-        For Avro: see `streamlab.cdc.debezium.registry.Schemas`.
+    registered : Registered, optional
+        For Avro and Protobuf: `streamlab.cdc.debezium.registry.Schemas`.
 
     Raises
     ------
@@ -191,10 +200,10 @@ class Decoder:
                 f"The record {position} is in Confluent's wire format: its schema lies in a registry.",
                 "Say where that is: schema_registry='http://...'.",
             )
-        _, shape = self._registered(value[:5], self._wanted)
+        shape = self._registered.shape(value[:5], self._wanted, self._untyped)
         names: tuple[str, ...] = ()
         if key and key[0] == 0:
-            names = self._registered(key[:5], self._wanted)[0](key[5:])
+            names = self._registered.names(key[:5], key[5:])
         elif key:
             names = self.key_names("", key)
         return shape(value[5:], position, names, (headers() if headers else None) or ())

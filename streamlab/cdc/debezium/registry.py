@@ -1,4 +1,4 @@
-"""Schemas of records in Confluent's wire format: a zero byte, a schema's number, the value.
+"""Schemas of records in Confluent's wire format: a zero byte, a schema's number, the value, in Avro or in Protobuf.
 
 The registry is asked once for each number. Anything that speaks Confluent's protocol will do.
 
@@ -7,17 +7,23 @@ Source: Confluent's manual, "Schema Registry API Reference", "Wire format".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import httpx
 import orjson
 
 from streamlab.cdc.debezium.avro import AvroSchema
-from streamlab.cdc.debezium.envelope import Decoded, Shape, Wanted, shape_of
+from streamlab.cdc.debezium.envelope import Decoded, Headers, Shape, Wanted, added_of, shape_of
 from streamlab.cdc.debezium.rows import MALFORMED
+from streamlab.cdc.debezium.untyped import Untyped
+from streamlab.cdc.debezium.values import Field
 from streamlab.cdc.position import Position
 from streamlab.errors import CannotCapture, ProtocolError, StreamLost
+
+if TYPE_CHECKING:
+    from streamlab.cdc.debezium.protobuf import ProtobufSchema
 
 __all__ = ["Registry", "Schemas"]
 
@@ -59,6 +65,8 @@ class Registry:
     def schema(self, number: int) -> dict[str, Any]:
         """A schema: ``schema``, ``schemaType``, and under ``others`` the texts of those that it refers to.
 
+        They stand by the names that it has for them, each behind those that it refers to itself.
+
         Raises
         ------
         StreamLost
@@ -67,12 +75,16 @@ class Registry:
             It has no such schema.
         """
         found = self._get(f"/schemas/ids/{number}")
-        others = [self._get(f"/subjects/{each['subject']}/versions/{each['version']}") for each in _references(found)]
-        return {**found, "others": tuple(each["schema"] for each in others)}
+        others: dict[str, str] = {}
+        self._refer(found, others)
+        return {**found, "others": others}
 
-
-def _references(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return found.get("references") or []
+    def _refer(self, found: dict[str, Any], others: dict[str, str]) -> None:
+        for each in found.get("references") or []:
+            if each["name"] not in others:
+                other = self._get(f"/subjects/{quote(each['subject'], safe='')}/versions/{each['version']}")
+                self._refer(other, others)
+                others[each["name"]] = other["schema"]
 
 
 class Schemas:
@@ -86,51 +98,115 @@ class Schemas:
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
-        self._known: dict[tuple[bytes, bool], Any] = {}
+        self._schemas: dict[bytes, AvroSchema | ProtobufSchema] = {}
+        self._shapes: dict[bytes, Shape] = {}
 
-    def __call__(self, head: bytes, wanted: Wanted) -> tuple[Callable[[bytes], tuple[str, ...]], Shape]:
-        """What reads keys, and what reads values, that begin with these five bytes.
+    def names(self, head: bytes, data: bytes) -> tuple[str, ...]:
+        """The fields of a key: of the five bytes that it begins with, and the rest.
+
+        Raises
+        ------
+        CannotCapture, ProtocolError
+            As for `shape`.
+        """
+        schema = self._schemas.get(head) or self._learn(head)
+        return schema.names(data)
+
+    def shape(self, head: bytes, wanted: Wanted, untyped: Untyped) -> Shape:
+        """What reads values that begin with these five bytes.
 
         Raises
         ------
         CannotCapture
-            The schema is not one of Avro.
+            The schema is neither one of Avro nor one of Protobuf.
         ProtocolError
             There is no such schema, or no record of Debezium has it.
         """
-        keys = self._known.get((head, True)) or self._learn(head)
-        shape = self._known.get((head, False))
+        shape = self._shapes.get(head)
         if shape is None:
-            shape = self._known[head, False] = self._shape(keys, wanted)
-        return self._names(keys), shape
+            schema = self._schemas.get(head) or self._learn(head)
+            made = _avro(schema, wanted) if isinstance(schema, AvroSchema) else _protobuf(schema, wanted, untyped)
+            shape = self._shapes[head] = made
+        return shape
 
-    def _learn(self, head: bytes) -> AvroSchema:
+    def _learn(self, head: bytes) -> AvroSchema | ProtobufSchema:
         number = int.from_bytes(head[1:], "big")
         found = self._lookup(number)
         kind = found.get("schemaType") or "AVRO"
-        if kind != "AVRO":
-            raise CannotCapture(
-                f"The schema {number} is one of {kind}, which is not read.",
-                "Have the connector write Avro, or JSON with schemas.",
-            )
+        others: Mapping[str, str] = found.get("others") or {}
+        made: AvroSchema | ProtobufSchema
         try:
-            made = self._known[head, True] = AvroSchema(found["schema"], found.get("others") or ())
+            if kind == "AVRO":
+                made = AvroSchema(found["schema"], tuple(others.values()))
+            elif kind == "PROTOBUF":
+                made = _proto_files(found["schema"], others)
+            else:
+                raise CannotCapture(
+                    f"The schema {number} is one of {kind}, which is not read.",
+                    "Have the connector write Avro, Protobuf, or JSON with schemas.",
+                )
         except MALFORMED as error:
-            raise ProtocolError(f"The schema {number} is no schema of Avro: {error}.", "See the registry.") from error
+            problem = f"The schema {number} is no schema of {kind.capitalize()}: {str(error).rstrip('.')}."
+            raise ProtocolError(problem, "See the registry.") from error
+        self._schemas[head] = made
         return made
 
-    @staticmethod
-    def _names(schema: AvroSchema) -> Callable[[bytes], tuple[str, ...]]:
-        names = tuple(field["field"] for field in schema.field.get("fields") or ())
-        return lambda data: names
 
-    @staticmethod
-    def _shape(schema: AvroSchema, wanted: Wanted) -> Shape:
-        inner: list[Shape] = []
+def _proto_files(text: str, others: Mapping[str, str]) -> ProtobufSchema:
+    try:
+        from streamlab.cdc.debezium.proto_files import compiled
+        from streamlab.cdc.debezium.protobuf import ProtobufSchema
+    except ImportError as error:
+        raise CannotCapture(f"Protobuf needs the package {error.name}.", "Install the extra schemas.") from error
+    return ProtobufSchema(compiled(text, others))
 
-        def read(data: bytes, position: Position, key: tuple[str, ...], headers: Any) -> Decoded:
-            if not inner:
-                inner.append(shape_of(schema.field, wanted))  # of a key it is none, and not asked for
-            return inner[0](orjson.dumps(schema.read(data)), position, key, headers)
 
-        return read
+def _avro(schema: AvroSchema, wanted: Wanted) -> Shape:
+    shape = shape_of(schema.field, wanted)
+
+    def read(data: bytes, position: Position, key: tuple[str, ...], headers: Headers) -> Decoded:
+        return shape(orjson.dumps(schema.read(data)), position, key, headers)
+
+    return read
+
+
+def _protobuf(schema: ProtobufSchema, wanted: Wanted, untyped: Untyped) -> Shape:
+    shapes: dict[tuple[str, str, str], Shape] = {}
+
+    def read(data: bytes, position: Position, key: tuple[str, ...], headers: Headers) -> Decoded:
+        field, value = schema.read(data)
+        place = _place(value, headers)
+        shape = shapes.get(place)
+        if shape is None:
+            # What the columns are is said of a table, and which one it is stands in the records alone.
+            shape = shapes[place] = shape_of(_typed(field, place, untyped), wanted)
+        return shape(orjson.dumps(value), position, key, headers)
+
+    return read
+
+
+def _place(value: Mapping[str, Any], headers: Headers) -> tuple[str, str, str]:
+    """The connector that has written a record, and the schema and table that it is of; empty where it says none."""
+    if "op" in value and isinstance(source := value.get("source"), dict):
+        return str(source["connector"]), str(source.get("schema") or source["db"]), str(source.get("table") or "")
+    told = added_of({name: each for name, each in value.items() if name.startswith("__")}, headers)
+    where = (told.get(name) for name in ("schema", "source_schema", "db", "source_db"))
+    table = told.get("table") or told.get("source_table") or ""
+    return "", next((str(each) for each in where if each), ""), str(table)
+
+
+def _typed(field: Field, place: tuple[str, str, str], untyped: Untyped) -> Field:
+    """A record's schema with the types of its columns, as far as they were said."""
+    connector, schema, table = place
+    fields = {each["field"]: each for each in field["fields"]}
+    if connector and "after" in fields:
+        source = fields["source"]
+        row = {"fields": untyped.columns(fields["after"]["fields"], schema, table, nulls=source["fields"])}
+        # A converter cuts the connector off the name of this structure.
+        new: dict[str, Field] = {"before": row, "after": row, "source": {"name": connector}}
+        return {**field, "fields": [{**each, **new.get(each["field"], {})} for each in field["fields"]]}
+    added = [each for name, each in fields.items() if name.startswith("__")]
+    if table and added:
+        columns = [each for each in field["fields"] if each not in added]
+        return {**field, "fields": [*untyped.columns(columns, schema, table, nulls=added), *added]}
+    return field

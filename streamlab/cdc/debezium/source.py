@@ -70,15 +70,16 @@ class DebeziumSource(TopicReader):
         Where to begin in the partitions that it names, whatever the group has committed: the end of what the sink
         holds.
     types : mapping, optional
-        For JSON without schemas: ``table`` or ``schema.table`` -> column -> type, as docs/values.md lists them.
+        For JSON without schemas, and Protobuf: ``table`` or ``schema.table`` -> column -> type, as docs/values.md
+        lists them.
     configuration : mapping, optional
-        For JSON without schemas: the connector's configuration; or at least its ``decimal.handling.mode=string`` and
+        For the same: the connector's configuration; or at least its ``decimal.handling.mode=string`` and
         ``time.precision.mode=isostring``, which make sure that no value is mistaken for another.
     replica_identity : {"default", "full"}
         Of PostgreSQL's tables. With ``default`` the old row is its key, for that is what PostgreSQL logs; Debezium
         fills the rest with NULL and 0, which is left out here.
     schema_registry : str, optional
-        URL of a registry that speaks Confluent's protocol, for Avro.
+        URL of a registry that speaks Confluent's protocol, for Avro and Protobuf.
     retry, dead_letters : RetryPolicy and DeadLetters, optional
         What becomes of a change whose handler fails, see `streamlab.cdc.handling`. By default the stream stops.
     patience : float

@@ -1,15 +1,17 @@
-"""JSON without schemas: what a reader has to be told, since the records say no types.
+"""JSON without schemas, and Protobuf: what a reader has to be told, since the records say no types, or not all.
 
 A bare number may be an integer, days since 1970 or microseconds; a text may be a text, a decimal as base64 or one in
 digits. So such records are read only where somebody vouches for them: either the configuration of the connector has
 ``decimal.handling.mode=string`` and ``time.precision.mode=isostring``, and all these values are text as it stands; or
 `types` names the type of each column that is met. With both, `types` makes values of the columns that it names.
+
+Messages of Protobuf have some types: what is one of Connect's own, a fraction, a boolean. The rest is held to the same.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from streamlab.cdc.debezium.rows import MALFORMED, compiled
@@ -46,6 +48,21 @@ TYPES: Final[Mapping[str, dict[str, Any]]] = {
     "variable": {"type": "struct", "name": "io.debezium.data.VariableScaleDecimal"},
 }
 """Names that `types` knows, beside the full names of Connect and Debezium."""
+
+_PROTOBUF_MODES: Final = {
+    "decimal.handling.mode": ("string", "precise"),
+    "time.precision.mode": ("isostring", "connect"),
+}
+"""With these a message says of each value what it is, or it is a text that stands for itself."""
+_CERTAIN: Final = {"boolean", "int8", "int16", "float", "double"}
+
+
+def _certain(column: Mapping[str, Any]) -> bool:
+    """Whether a column of a message can be one type of Debezium alone."""
+    if column.get("type") == "array":
+        return _certain(column["items"])
+    return "name" in column or column.get("type") in _CERTAIN
+
 
 _NAME = re.compile(r"([\w.]+?)(?:\((\d+)\))?(\[\])?")
 
@@ -106,7 +123,7 @@ class Untyped:
             table: {column: field(name) for column, name in columns.items()}
             for table, columns in (types or {}).items()
         }  # fmt: skip
-        given = configuration or {}
+        self._configuration = given = dict(configuration or {})
         self._wrong = {key: given.get(key, "") for key, value in _MODES.items() if given.get(key) != value}
         self._given = bool(given)
         self._readers: dict[tuple[str, str, str], dict[str, Reader | None]] = {}
@@ -148,6 +165,43 @@ class Untyped:
         if not known.keys() >= set(columns):
             return None
         return [{**known[name], "field": name} for name in columns]
+
+    def columns(
+        self, fields: Sequence[Mapping[str, Any]], schema: str, table: str, *, nulls: Sequence[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        """The columns of a message of Protobuf, with the types that were said of them.
+
+        Parameters
+        ----------
+        fields : sequence of Field
+            The columns as the message has them.
+        schema, table : str
+            The table.
+        nulls : sequence of Field
+            Fields beside the columns, of which some may be NULL in every record of Debezium.
+
+        Raises
+        ------
+        CannotCapture
+            Nobody vouches for a column; or the messages have no NULL.
+        """
+        if not any(each.get("optional") and each.get("type") != "struct" for each in nulls):
+            raise CannotCapture(
+                f"Messages of {schema}.{table} have no NULL: it cannot be told from 0 and from an empty text.",
+                "Set value.converter.optional.for.nullables=true (or wrapper.for.nullables) in the connector.",
+            )
+        said = self._fields.get(f"{schema}.{table}") or self._fields.get(table) or {}
+        given = all(self._configuration.get(key, "") in values for key, values in _PROTOBUF_MODES.items())
+        open_ = [each["field"] for each in fields if each["field"] not in said and not _certain(each)]
+        if open_ and not given:
+            modes = " and ".join(f"{key}={'|'.join(values)}" for key, values in _PROTOBUF_MODES.items())
+            raise CannotCapture(
+                f"{schema}.{table}.{open_[0]} comes as Protobuf, which does not say what Debezium made of the column: "
+                "a number may be a time, a text a decimal.",
+                f"Set {modes} in the connector, and hand its configuration over (configuration=...); or say the type: "
+                f"types={{'{schema}.{table}': {{'{open_[0]}': ...}}}}, with 'any' for what the message says as it is.",
+            )
+        return [{**said[each["field"]], "field": each["field"]} if each["field"] in said else each for each in fields]
 
     def compiled(self, schema: str, table: str, database: str) -> Callable[[dict[str, Any]], None]:
         """The common road of `convert` for one table; it raises where that would, or has to look closer."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlab.cdc import ChangeEvent, Operation
-from streamlab.cdc.debezium.avro import AvroSchema, _long
+from streamlab.cdc.debezium.avro import AvroSchema, zigzag
 from streamlab.cdc.debezium.decoder import Decoder
 from streamlab.cdc.debezium.position import KafkaPosition
 from streamlab.cdc.debezium.registry import Registry, Schemas
@@ -120,7 +120,7 @@ def test_a_schema_may_refer_to_others() -> None:
         )
     }  # type: ignore[index]
     value = {**ROW, "namespace": "p.shop.orders"}
-    found = {2: {**parts, "others": (json.dumps(value),)}, 1: SCHEMAS[1]}
+    found = {2: {**parts, "others": {"p.shop.orders.Value": json.dumps(value)}}, 1: SCHEMAS[1]}
     event = decoder(lambda number: found[number]).decode("t", AT, None, numbered(2, WRITTEN))
     assert isinstance(event, ChangeEvent)
     assert event.new_data["id"] == 1
@@ -133,7 +133,7 @@ def test_numbers(number: int) -> None:
         data.append(left & 0x7F | 0x80)
         left >>= 7
     data.append(left)
-    assert _long(bytes(data), 0) == (number, len(data))
+    assert zigzag(bytes(data), 0) == (number, len(data))
 
 
 @given(st.data())
@@ -148,9 +148,8 @@ def test_damaged_bytes_are_an_event_or_a_protocol_error(data: st.DataObject) -> 
 
 
 def test_what_is_not_read_is_said() -> None:
-    for kind in ("PROTOBUF", "JSON"):
-        with pytest.raises(CannotCapture, match=kind):
-            decoder(lambda number: {"schema": "", "schemaType": kind}).decode("t", AT, None, numbered(2, WRITTEN))  # noqa: B023
+    with pytest.raises(CannotCapture, match="JSON"):
+        decoder(lambda number: {"schema": "", "schemaType": "JSON"}).decode("t", AT, None, numbered(2, WRITTEN))
     for text in ("", "{}", '"nothing"', '{"type": "record"}', '["int", "string"]'):
         with pytest.raises(ProtocolError):
             decoder(lambda number: {"schema": text}).decode("t", AT, None, numbered(2, WRITTEN))  # noqa: B023
