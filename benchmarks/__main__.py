@@ -72,12 +72,12 @@ def main(
     chosen = choose(names or ())
     if json_file:
         report.refuse_unwritable(json_file)
-    board, machine = _Board(cases_of(chosen)), report.machine()
+    board, machine, about = _Board(cases_of(chosen)), report.machine(), report.origin(quick=quick)
     with Servers() as servers, board.bar:
         rows = list(run(chosen, Bench(quick, servers, References(tell=board.tell)), board))
         board.end()
     if json_file:
-        report.write_json(json_file, rows)
+        report.write_json(json_file, rows, about)
     (console if console.is_terminal else Console(width=WIDTH)).print(report.table(rows))
     board.tell(machine)
     failed = {(row.benchmark, row.case): row.error for row in rows if row.error}

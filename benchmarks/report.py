@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.table import Table
@@ -14,7 +16,7 @@ from rich.text import Text
 from benchmarks.measure import Row
 from streamlab.errors import StreamlabError
 
-__all__ = ["figure", "machine", "refuse_unwritable", "table", "write_json"]
+__all__ = ["figure", "machine", "origin", "refuse_unwritable", "table", "write_json"]
 
 
 def figure(value: float | None, unit: str = "") -> str:
@@ -78,6 +80,20 @@ def machine() -> str:
     return f"Measured on {text}; load before: {os.getloadavg()[0]:.1f}."
 
 
+def origin(*, quick: bool) -> dict[str, str | bool | int | None]:
+    """When, of what and how a run is measured: what each entry of the JSON ends with.
+
+    The commit ends in ``-dirty`` where files of the checkout differ from it; without git it is None.
+    """
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+    except OSError:
+        commit = ""
+    now = datetime.now(UTC)
+    return {"date": f"{now:%Y-%m-%d}", "commit": commit or None, "quick": quick, "cores": os.cpu_count() or 1}
+
+
 def refuse_unwritable(path: Path) -> None:
     """Say before a long run that its result could not be written.
 
@@ -90,13 +106,13 @@ def refuse_unwritable(path: Path) -> None:
         raise StreamlabError(f"{path} cannot be written.", "Name a file in a directory that exists and is yours.")
 
 
-def write_json(path: Path, rows: Iterable[Row]) -> None:
-    """Write the list of rows, whole or not at all."""
+def write_json(path: Path, rows: Iterable[Row], about: Mapping[str, object]) -> None:
+    """Write the list of rows, each with what holds for all of them; whole or not at all."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump([row.as_json() for row in rows], file, indent=1, ensure_ascii=False)
+            json.dump([{**row.as_json(), **about} for row in rows], file, indent=1, ensure_ascii=False)
             file.write("\n")
         # As open() would have made it; a temporary file is private.
         mask = os.umask(0)

@@ -18,6 +18,7 @@ from streamlab.errors import StreamlabError
 
 ROOT = Path(__file__).parents[2]
 KEYS = ["benchmark", "case", "reference", "reference_rate", "ours_rate", "ratio", "goal", "met", "unit"]
+ORIGIN = ["date", "commit", "quick", "cores"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +37,8 @@ def test_a_case_is_measured_shown_and_written(tmp_path: Path) -> None:
     assert heading == "work reference ours ratio (min/median/max) goal met"
     assert line.startswith("stack:import import streamlab limit: 0.15 s ")
     (row,) = json.loads(path.read_text(encoding="utf-8"))
-    assert list(row) == KEYS
+    assert list(row) == KEYS + ORIGIN
+    assert row["quick"] is True
     assert (row["benchmark"], row["case"], row["unit"], row["goal"]) == ("stack", "import", "s", 1.0)
     assert row["ratio"] == pytest.approx(0.15 / row["ours_rate"])
     assert row["met"] == (row["ratio"] >= 1)
@@ -91,7 +93,8 @@ def test_a_case_that_fails_is_the_exit_code_and_a_row(
     assert caught.value.exit_code == 1
     bad, good = json.loads(path.read_text(encoding="utf-8"))
     assert (bad["case"], bad["ours_rate"], bad["error"]) == ("bad", None, "There is no such thing.")
-    assert list(good) == KEYS
+    assert list(good) == KEYS + ORIGIN
+    assert good["quick"] is False
     assert "b:bad failed: There is no such thing." in capsys.readouterr().err
     assert dict(os.environ) == before
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from benchmarks.measure import Row
-from benchmarks.report import figure, machine, refuse_unwritable, table, write_json
+from benchmarks.report import figure, machine, origin, refuse_unwritable, table, write_json
 from streamlab.errors import StreamlabError
 
 MET = Row(
@@ -70,9 +73,23 @@ def test_the_machine_is_told_with_its_load() -> None:
 
 def test_the_json_is_a_list_of_rows(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    write_json(path, [MET, SHOWN])
-    assert json.loads(path.read_text(encoding="utf-8")) == [MET.as_json(), SHOWN.as_json()]
+    write_json(path, [MET, SHOWN], {"quick": True})
+    told = json.loads(path.read_text(encoding="utf-8"))
+    assert told == [{**each.as_json(), "quick": True} for each in (MET, SHOWN)]
     assert [each.name for each in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_a_run_tells_when_and_of_which_commit_it_was_measured() -> None:
+    told = origin(quick=True)
+    assert (told["quick"], told["cores"]) == (True, os.cpu_count())
+    assert datetime.fromisoformat(str(told["date"])).date() <= datetime.now(UTC).date()
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert head.stdout.startswith(str(told["commit"]).removesuffix("-dirty"))
+
+
+def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert origin(quick=False)["commit"] is None
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -84,7 +101,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_json(path, interrupted())
+        write_json(path, interrupted(), {})
     assert path.read_text(encoding="utf-8") == "before"
     assert [each.name for each in tmp_path.iterdir()] == ["figures.json"]
 
