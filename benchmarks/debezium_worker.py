@@ -175,9 +175,11 @@ def end_of(topic: str) -> int:
     """How many records a topic of one partition has; 0 where it does not exist yet."""
     global _consumer
     if _consumer is None:
+        # A topic that was asked for before it was there is looked for again at once, not in five minutes.
         _consumer = Consumer(
-            {"bootstrap.servers": settings.kafka_bootstrap(), "group.id": "sl_which_watch", "log_level": 0}
-        )
+            {"bootstrap.servers": settings.kafka_bootstrap(), "group.id": "sl_which_watch", "log_level": 0,
+             "topic.metadata.refresh.interval.ms": 200}
+        )  # fmt: skip
     try:
         _, high = _consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10, cached=False)
     except Exception as error:  # whatever it is that librdkafka raises for a topic that is not there
