@@ -103,7 +103,7 @@ class Field:
                     found += connector.poll(1.0)
                 seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
         finally:
-            cdc.drop()
+            cdc.drop(publication=False)
         memory = psutil.Process().memory_info().rss / 2**20
         return self._note(way, Usage(found / seconds, cpu / found * 100_000, memory))
 
@@ -187,7 +187,7 @@ class Field:
                     yield
                 made.stop()
         finally:
-            cdc.drop()
+            cdc.drop(publication=False)
 
 
 @contextmanager
