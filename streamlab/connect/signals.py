@@ -144,6 +144,10 @@ class SignalTable(ABC):
         """Let the connector's user write its marks there; the caller has to be allowed to grant that."""
 
     @abstractmethod
+    def revoke(self, role: str) -> None:
+        """Take back what `grant` gave."""
+
+    @abstractmethod
     def send(self, signal: Signal) -> str:
         """Insert a signal; returns its id."""
 
@@ -182,9 +186,13 @@ class MySQLSignals(SignalTable):
     def grant(self, role: str) -> None:
         """Let the connector's user, from any host, write its marks there; the caller has to be allowed to grant that.
 
-        The grant outlives the table, as all of MySQL's do.
+        The grant outlives the table, as all of MySQL's do: `revoke` it.
         """
         self._execute("grant", role=role)
+
+    def revoke(self, role: str) -> None:
+        """Take back what `grant` gave, also when the table is gone."""
+        self._execute("revoke", role=role)
 
     def send(self, signal: Signal) -> str:
         """Insert a signal; returns its id."""
@@ -211,6 +219,10 @@ class PostgreSQLSignals(SignalTable):
     def grant(self, role: str) -> None:
         """Let the connector's role write its marks there; it needs USAGE on the schema too."""
         self._execute("grant", role=role)
+
+    def revoke(self, role: str) -> None:
+        """Take back what `grant` gave."""
+        self._execute("revoke", role=role)
 
     def send(self, signal: Signal) -> str:
         """Insert a signal; returns its id."""

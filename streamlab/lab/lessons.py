@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg import sql
@@ -44,6 +44,9 @@ from streamlab.stack import SERVICES, Home, Stack
 from streamlab.stack.namespace import Namespace, reap
 from streamlab.workload import MySQLTarget, PostgresTarget, Shop
 from streamlab.workload.target import Target
+
+if TYPE_CHECKING:
+    from streamlab.connect import MySQLSignals
 
 __all__ = ["Lesson", "lesson"]
 
@@ -202,6 +205,22 @@ class Lesson:
         shop = self._closing.enter_context(Shop(target, **parameters))
         shop.create()
         return shop
+
+    def signals(self, name: str = "signals") -> MySQLSignals:
+        """The run's own signal table in MySQL. Debezium's user may write its marks there until `close`."""
+        import pymysql
+
+        from streamlab.connect import MySQLSignals
+
+        self._want("mysql")
+        database, role = self.namespace.name, settings.mysql_address("cdc").user
+        admin = settings.mysql_address("admin").arguments(database=database)
+        connection = self._closing.enter_context(pymysql.connect(**admin, autocommit=True))
+        made = MySQLSignals(connection, f"{database}.{name}")
+        made.create()
+        made.grant(role)
+        self._closing.callback(made.revoke, role)
+        return made
 
     # -- names ------------------------------------------------------------------------------------
 

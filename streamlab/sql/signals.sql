@@ -14,5 +14,8 @@ CREATE TABLE IF NOT EXISTS {table} (
 -- To the source's user: it inserts the marks, and deletes them.
 GRANT SELECT, INSERT, DELETE ON {table} TO {role};
 
+-- name: revoke
+REVOKE SELECT, INSERT, DELETE ON {table} FROM {role};
+
 -- name: send
 INSERT INTO {table} (id, type, data) VALUES (%s, %s, %s);

@@ -102,7 +102,10 @@ def source(stack: object) -> Iterator[Source]:
             client.wait_ready(name)
             made.notified("COMPLETED", name="Initial Snapshot")
             yield made
-            made.execute(f"REVOKE ALL ON signals FROM `{role}`@'%'", f"REVOKE ALL ON beats FROM `{role}`@'%'")
+            made.execute(f"REVOKE ALL ON beats FROM `{role}`@'%'", "DROP TABLE signals")
+            signals.revoke(role)
+            grants = made.execute(f"SHOW GRANTS FOR `{role}`@'%'")
+            assert not [grant for (grant,) in grants if database in grant]
 
 
 def configuration(prefix: str, database: str) -> MySQLSource:
