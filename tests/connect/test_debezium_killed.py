@@ -1,4 +1,4 @@
-"""SIGKILL of MySQL, of the broker and of the Connect worker while the shop writes: the topics still tell all of it.
+"""SIGKILL of the database, the broker and the Connect worker while the shop writes: the topics still tell all of it.
 
 Delivery is at least once, so records may come again; the newest row of each key has to be what the ledger of the shop
 says, and what SELECT says.
@@ -12,22 +12,29 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
+import psycopg
+import pymysql
 import pytest
-from connect.reading import Copy, Message, Topics
+from connect.reading import LIMIT, Copy, Message, Topics
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from streamlab import settings
 from streamlab.connect import ConnectClient
-from streamlab.connect.connectors import MySQLSource
+from streamlab.connect.connectors import Connector, MySQLSource, PostgreSQLSource
 from streamlab.stack import Stack
 from streamlab.stack.namespace import Namespace
-from streamlab.workload import TABLES, MySQLTarget, Shop
+from streamlab.workload import TABLES, MySQLTarget, PostgresTarget, Shop
 
 pytestmark = [pytest.mark.integration, pytest.mark.acceptance]
 
 LONG = os.environ.get("STREAMLAB_SOAK") == "1"
+TYPED: dict[str, Any] = {"times": "isostring"}
 ROUNDS, RATE = (12, 400) if LONG else (1, 200)
 
 
@@ -52,8 +59,12 @@ class Followed:
 
     def repeated(self) -> int:
         """How many records of changes came more than once."""
+
+        def place(source: dict[str, Any]) -> tuple[Any, ...]:
+            return (source["lsn"],) if "lsn" in source else (source["file"], source["pos"], source["row"])
+
         seen = [
-            (name, source["file"], source["pos"], source["row"])
+            (name, *place(source), *each.key.values())
             for name in self.copy.topics
             for each in self.topics.messages[name]
             if each.value and (source := each.value["source"])["snapshot"] == "false"
@@ -61,16 +72,62 @@ class Followed:
         return len(seen) - len(set(seen))
 
 
+def of_mysql(namespace: Namespace, shops: ExitStack) -> tuple[Shop, Connector, str]:
+    database = namespace.mysql_database()
+    shop = shops.enter_context(Shop(MySQLTarget(settings.mysql_address("app"), database), customers=50, products=10))
+    shop.create()
+    return shop, MySQLSource(prefix=namespace.topic_prefix(), database=database, tables=list(TABLES), **TYPED), database
+
+
+def of_postgres(namespace: Namespace, shops: ExitStack) -> tuple[Shop, Connector, str]:
+    schema, slot, publication = namespace.postgres_schema(), namespace.slot(), namespace.publication()
+    dsn = str.__str__(settings.postgres_dsn("app"))
+    shop = shops.enter_context(Shop(PostgresTarget(dsn, schema), customers=50, products=10))
+    shop.create()
+    names = {
+        "schema": sql.Identifier(schema),
+        "role": sql.Identifier(str(conninfo_to_dict(str.__str__(settings.postgres_dsn("cdc")))["user"])),
+        "publication": sql.Identifier(publication),
+        "tables": sql.SQL(", ").join(sql.Identifier(schema, table) for table in TABLES),
+    }
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in (
+            "GRANT USAGE ON SCHEMA {schema} TO {role}",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
+            "CREATE PUBLICATION {publication} FOR TABLE {tables}",
+        ):
+            connection.execute(sql.SQL(statement).format(**names))
+    source = PostgreSQLSource(
+        prefix=namespace.topic_prefix(), schema=schema, tables=list(TABLES), slot=slot, publication=publication, **TYPED
+    )
+    return shop, source, schema
+
+
+@contextmanager
+def follow(made: Callable[[Namespace, ExitStack], tuple[Shop, Connector, str]]) -> Iterator[Followed]:
+    with (
+        Namespace("debezium_killed") as namespace,
+        ConnectClient() as client,
+        Topics() as topics,
+        ExitStack() as shops,
+    ):
+        shop, source, place = made(namespace, shops)
+        name = namespace.connector()
+        client.apply(name, source.configuration())
+        client.wait_ready(name)
+        yield Followed(client, name, shop, topics, Copy(topics, namespace.topic_prefix(), place))
+
+
 @pytest.fixture(scope="module")
-def followed(stack: Stack) -> Iterator[Followed]:
-    with Namespace("debezium_killed") as namespace, ConnectClient() as client, Topics() as topics:
-        database, prefix, name = namespace.mysql_database(), namespace.topic_prefix(), namespace.connector()
-        with Shop(MySQLTarget(settings.mysql_address("app"), database), customers=50, products=10) as shop:
-            shop.create()
-            source = MySQLSource(prefix=prefix, database=database, tables=list(TABLES), times="isostring")
-            client.apply(name, source.configuration())
-            client.wait_ready(name)
-            yield Followed(client, name, shop, topics, Copy(topics, prefix, database))
+def mysql(stack: Stack) -> Iterator[Followed]:
+    with follow(of_mysql) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def postgres(stack: Stack) -> Iterator[Followed]:
+    with follow(of_postgres) as made:
+        yield made
 
 
 @pytest.fixture
@@ -88,10 +145,25 @@ def kill(stack: Stack, name: str) -> None:
 
 
 @pytest.mark.timeout(1800 if LONG else 240)
-@pytest.mark.parametrize("victim", ["mysql", "kafka", "connect"])
+@pytest.mark.parametrize(
+    ("database", "victim"),
+    [
+        ("mysql", "mysql"),
+        ("mysql", "kafka"),
+        ("mysql", "connect"),
+        ("postgres", "postgres"),
+        ("postgres", "kafka"),
+        ("postgres", "connect"),
+    ],
+)
 def test_nothing_is_lost_whatever_is_killed(
-    followed: Followed, servers: Stack, victim: str, record_property: Callable[[str, object], None]
+    servers: Stack,
+    database: str,
+    victim: str,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    followed: Followed = request.getfixturevalue(database)
     before = len(followed.shop.ledger)
     dice = random.Random(victim)
     with followed.shop.running(RATE, size=3):
@@ -109,3 +181,68 @@ def test_nothing_is_lost_whatever_is_killed(
     assert followed.shop.compare() == ()
     record_property("repeated", followed.repeated())
     record_property("changes", followed.shop.ledger.changes)
+
+
+@pytest.mark.timeout(240)
+def test_the_statement_of_heartbeats_fails_after_a_restart_of_mysql_until_the_connector_is_restarted(
+    servers: Stack,
+) -> None:
+    """Its connection is one of its own, which Debezium does not open again: heartbeats are told as if all were well."""
+    with Namespace("beats") as namespace, ConnectClient() as client, Topics() as topics:
+        database, prefix, name = namespace.mysql_database(), namespace.topic_prefix(), namespace.connector()
+        role = settings.mysql_address("cdc").user
+
+        def ask(*statements: str) -> Any:
+            """By a connection that the restart cannot have cut."""
+            arguments = settings.mysql_address("admin").arguments(database=database)
+            with pymysql.connect(**arguments, autocommit=True) as connection, connection.cursor() as cursor:
+                for each in statements:
+                    cursor.execute(each)
+                return cursor.fetchall()
+
+        def beat() -> Any:
+            return ask("SELECT at FROM beats")
+
+        arguments = settings.mysql_address("admin").arguments()
+        with pymysql.connect(**arguments, autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {database}")
+        ask(
+            "CREATE TABLE orders (id int PRIMARY KEY)",
+            "CREATE TABLE beats (id int PRIMARY KEY, at timestamp(3))",
+            "INSERT INTO beats VALUES (1, NOW(3))",
+            f"GRANT UPDATE ON beats TO `{role}`@'%'",
+        )
+        try:
+            source = MySQLSource(
+                prefix=prefix, database=database, tables=["orders"], heartbeat=0.2,
+                heartbeat_query=f"UPDATE {database}.beats SET at = NOW(3)",
+            )  # fmt: skip
+            client.apply(name, source.configuration())
+            client.wait_ready(name)
+            first = beat()
+            wait(lambda: beat() > first, "no statement before the restart")
+
+            kill(servers, "mysql")
+            assert {each.error for each in servers.up(["mysql"])} == {None}
+            # It reads on: a row comes, and heartbeats after it.
+            ask("INSERT INTO orders VALUES (1)")
+            topics.wait(f"{prefix}.{database}.orders", lambda read: len(read) == 1, limit=120)
+            last = beat()
+            heard = len(topics.wait(f"{prefix}.heartbeat", lambda read: read))
+            topics.wait(f"{prefix}.heartbeat", lambda read: len(read) >= heard + 5)
+            assert beat() == last
+            assert client.status(name).ready
+            log = servers.service("connect").log.read_text(encoding="utf-8")
+            assert "Could not execute heartbeat action" in log
+
+            client.restart(name, only_failed=False)
+            wait(lambda: beat() > last, "no statement after the restart of the connector")
+        finally:
+            ask(f"REVOKE ALL ON beats FROM `{role}`@'%'")
+
+
+def wait(done: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not done():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
