@@ -110,7 +110,10 @@ def _compile(texts: Mapping[str, str], main: str) -> list[FileDescriptorProto]:
             sys.executable, "-m", "grpc_tools.protoc", f"-I{directory}", f"-I{Path(date_pb2.__file__).parents[2]}",
             f"--descriptor_set_in={notes}", "--include_imports", f"--descriptor_set_out={out}", main,
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(f"the compiler has not come to an end after {_PATIENCE:.0f} s") from error
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.strip() and "warning:" not in line]
             raise ValueError((said[0] if said else f"the compiler ended with {done.returncode}")[:300])

@@ -17,7 +17,7 @@ import pymysql
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from psycopg import sql
@@ -26,6 +26,8 @@ from psycopg.conninfo import conninfo_to_dict
 from streamlab import settings
 from streamlab.cdc import ChangeEvent, Operation
 from streamlab.cdc.debezium import DebeziumSource
+from streamlab.cdc.debezium.proto_files import compiled
+from streamlab.cdc.debezium.registry import Registry
 from streamlab.connect import ConnectClient
 from streamlab.connect.connectors import Format, MySQLSource, PostgreSQLSource, Unwrap
 from streamlab.errors import CannotCapture
@@ -235,3 +237,24 @@ def test_postgresql_in_protobuf_is_what_it_is_in_json(namespace: Namespace, by: 
             }
         }  # fmt: skip
         compare(namespace, topic, source.configuration(), types, by)
+
+
+def test_what_a_schema_refers_to_is_asked_for_to_its_ends(namespace: Namespace) -> None:
+    prefix = namespace.subject_prefix()
+    texts = {
+        "row": 'syntax = "proto3"; package a; message Row { optional int32 id = 1; }',
+        "rows": 'syntax = "proto3"; package a; import "row.proto"; message Rows { repeated Row rows = 1; }',
+        "all": (
+            'syntax = "proto3"; package a; import "rows.proto"; import "row.proto";'
+            " message All { Rows a = 1; Row b = 2; }"
+        ),
+    }
+    needs = {"row": (), "rows": ("row",), "all": ("rows", "row")}
+    with SchemaRegistryClient({"url": settings.registry_url()}) as schemas:
+        for name, text in texts.items():
+            others = [SchemaReference(f"{each}.proto", f"{prefix}/{each} of a", 1) for each in needs[name]]
+            number = schemas.register_schema(f"{prefix}/{name} of a", Schema(text, "PROTOBUF", others))
+    found = Registry(settings.registry_url()).schema(number)
+    assert list(found["others"]) == ["row.proto", "rows.proto"], "each behind what it needs itself"
+    kind = compiled(found["schema"], found["others"]).message_types_by_name["All"]
+    assert kind.fields_by_name["a"].message_type.full_name == "a.Rows"
