@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from streamlab.cdc.binlog import decimals
 from streamlab.cdc.binlog import table_map as kinds
 from streamlab.cdc.binlog.charsets import BINARY, KNOWN, reader
-from streamlab.cdc.binlog.decimals import decimal_reader, decimal_size
 from streamlab.cdc.binlog.events import EPOCH
 from streamlab.cdc.binlog.json_binary import loads
 from streamlab.cdc.binlog.table_map import Column
@@ -43,6 +43,8 @@ class Codec:
         An expression of ``{0}``, ``{1}``, with the names that `names` gives.
     value : callable
         The same, with care.
+    repeats : bool
+        Whether `code` takes long enough that it is worth to ask first whether the bytes are those of the row before.
     """
 
     code: str
@@ -50,6 +52,7 @@ class Codec:
     letters: str = ""
     prefix: int = 0
     names: Mapping[str, Any] = field(default_factory=dict)
+    repeats: bool = False
 
 
 def codec(column: Column, index: int, charsets: Mapping[int, str] = KNOWN) -> Codec:
@@ -100,8 +103,10 @@ def _decimal(column: Column, index: int, charsets: Mapping[int, str]) -> Codec:
     precision, scale = column.meta >> 8, column.meta & 0xFF
     if not 0 < precision <= 65 or scale > min(30, precision):
         raise ValueError(f"column {column.name} is a decimal({precision}, {scale})")
-    read = decimal_reader(precision, scale)
-    return Codec(f"decimal{index}({{0}})", read, f"{decimal_size(precision, scale)}s", names={f"decimal{index}": read})
+    return Codec(
+        decimals.decimal_code(precision, scale), decimals.decimal_reader(precision, scale),
+        f"{decimals.decimal_size(precision, scale)}s", names=decimals.NAMES, repeats=True,
+    )  # fmt: skip
 
 
 def _year(column: Column, index: int, charsets: Mapping[int, str]) -> Codec:
@@ -162,7 +167,7 @@ def _datetime(column: Column, index: int, charsets: Mapping[int, str]) -> Codec:
     last = f", (z & {(1 << shift) - 1}) * {scale}" if extra > 0 else ""
     whole = f"(z := big({{0}}, 'big') - {middle}) >> {shift}" if extra else f"big({{0}}, 'big') - {middle}"
     code = f"DATETIME((y := (x := {whole}) >> 22) // 13, y % 13, x >> 17 & 31, x >> 12 & 31, x >> 6 & 63, x & 63{last})"
-    return Codec(code, careful, f"{5 + extra}s", names={"DATETIME": datetime, "big": int.from_bytes})
+    return Codec(code, careful, f"{5 + extra}s", names={"DATETIME": datetime, "big": int.from_bytes}, repeats=True)
 
 
 def _timestamp(column: Column, index: int, charsets: Mapping[int, str]) -> Codec:
@@ -179,7 +184,7 @@ def _timestamp(column: Column, index: int, charsets: Mapping[int, str]) -> Codec
     micros = f", (x & {(1 << shift) - 1}) * {scale}" if extra else ""
     code = f"(EPOCH + DELTA(0, x >> {shift}{micros}) if (x := big({{0}}, 'big')) else {zero!r})"
     return Codec(
-        code, careful, f"{4 + extra}s", names={"EPOCH": EPOCH, "DELTA": timedelta, "big": int.from_bytes}
+        code, careful, f"{4 + extra}s", names={"EPOCH": EPOCH, "DELTA": timedelta, "big": int.from_bytes}, repeats=True
     )  # fmt: skip
 
 
@@ -200,7 +205,7 @@ def _time(column: Column, index: int, charsets: Mapping[int, str]) -> Codec:
         )
         return value if packed >= 0 else -value
 
-    return Codec(f"time{index}({{0}})", read, f"{3 + extra}s", names={f"time{index}": read})
+    return Codec(f"time{index}({{0}})", read, f"{3 + extra}s", names={f"time{index}": read}, repeats=True)
 
 
 # -- text, bytes, and what is made of them ----------------------------------------------------------------------------

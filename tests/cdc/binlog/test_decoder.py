@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 from zlib import crc32
 
@@ -53,6 +55,10 @@ def tables(draw: st.DrawFn) -> tuple[list[tuple[str, my.Kind]], list[list[Any]]]
     names = draw(st.lists(NAMES, min_size=len(chosen), max_size=len(chosen), unique=True))
     row = st.tuples(*(st.none() | values for _, values in chosen)).map(list)
     rows = draw(st.lists(row, min_size=2, max_size=6).filter(lambda rows: len(rows) % 2 == 0))
+    for before, after in pairwise(rows):
+        # As in a log: what a row has of the one before it, such as the time of their statement.
+        for index in draw(st.sets(st.integers(0, len(chosen) - 1))):
+            after[index] = before[index]
     return [(name, kind) for name, (kind, _) in zip(names, chosen, strict=True)], rows
 
 
@@ -295,6 +301,25 @@ def test_decimals_are_exact() -> None:
         packets = [*log.begin_stream(), *log.begin(), log.table([("d", my.DECIMAL)]), row, log.commit()]
         ((event,),) = decoded(packets)
         assert str(event.new_data["d"]) == value
+
+
+def test_a_value_that_repeats_is_told_from_one_that_does_not() -> None:
+    first, second = datetime(2026, 11, 30, 1, 2, 3, 4), datetime(2026, 11, 30, 1, 2, 3, 5)
+    for times in ((first, first), (first, second), (first, None), (None, first), (first, second, first, None, first)):
+        log = my.Log()
+        rows = log.rows(30, [my.DATETIME], [[each] for each in times])
+        packets = [*log.begin_stream(), *log.begin(), log.table([("at", my.DATETIME)]), rows, log.commit()]
+        (transaction,) = decoded(packets)
+        assert [event.new_data["at"] for event in transaction] == list(times)
+
+
+def test_a_decimal_of_more_digits_than_its_type_has_is_told() -> None:
+    wrong = replace(my.DECIMAL, write=lambda _: b"\x80\0\0\0" + (10_000).to_bytes(2, "big"))
+    log = my.Log()
+    row = log.rows(30, [wrong], [[0]])
+    packets = [*log.begin_stream(), *log.begin(), log.table([("d", my.DECIMAL)]), row, log.commit()]
+    with pytest.raises(ProtocolError, match="WRITE_ROWS"):
+        decoded(packets)
 
 
 def test_a_checksum_is_checked_without_a_copy() -> None:
