@@ -91,7 +91,7 @@ class Field:
 
     def connector_rate(self, way: str) -> float:
         """Rows per second of our own connector, from PostgreSQL into Kafka, each batch acknowledged by the broker."""
-        cdc = PostgreSQLCDC(settings.postgres_dsn("cdc"), TABLE, "sl_which_connector", binary=True)
+        cdc = PostgreSQLCDC(settings.postgres_dsn("cdc"), TABLE, "sl_which_connector", lazy=True)
         try:
             cdc.initialize()
             self.tables["postgres"].fill(self.rows)

@@ -21,10 +21,11 @@ from decimal import Decimal
 from typing import Any
 
 from streamlab.cdc.event import NOTHING, UNCHANGED, ChangeEvent, Operation
+from streamlab.cdc.lazy import LazyRow, RowForm
 from streamlab.cdc.values import Codec, TypeMap
 from streamlab.cdc.wire import MALFORMED, Column, Relation, malformed
 
-__all__ = ["KINDS", "LazyRow", "RowDecoder", "row_decoder"]
+__all__ = ["KINDS", "RowDecoder", "row_decoder"]
 
 RowDecoder = Callable[[Iterable[bytes], int, datetime, str, Any, int, Callable[[ChangeEvent], None]], None]
 """(messages, offset of the first column, commit timestamp, transaction id, position, ordinal of the first, what takes
@@ -43,7 +44,6 @@ KINDS = {
 _length = struct.Struct("!I").unpack_from
 _Result = Callable[[str, str], str]
 """Code of the old and of the new row -> the statements that make something of them and end."""
-_Fields = Callable[[bytes, int], tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 
 def row_decoder(
@@ -85,10 +85,10 @@ def row_decoder(
 
     if lazy:
         # The decoder of the two rows, and one that only says where they are.
-        fields: _Fields = _compile(["def decode(d, o):", *body("return {}, {}".format)], names, relation)
-        names["fields"] = fields
-        before = "LazyRow(d, o, fields, 0)" if old else "NOTHING"
-        after = "LazyRow(d, o, fields, 1)" if new else "NOTHING"
+        fields = _compile(["def decode(d, o):", *body("return {}, {}".format)], names, relation)
+        names["form"] = RowForm(relation, rows.codecs, fields)
+        before = "LazyRow(d, o, form, 0)" if old else "NOTHING"
+        after = "LazyRow(d, o, form, 1)" if new else "NOTHING"
         lines = [f" {event(before, after)}"]
     else:
         lines = body(event)
@@ -263,48 +263,3 @@ class _Rows:
             else:
                 raise ValueError(f"column {column.name} begins with {kind}")
         return row, at
-
-
-class LazyRow(Mapping[str, Any]):
-    """A row that is decoded when it is first looked at; to a reader the same as a dict that cannot be changed.
-
-    Looking at it can raise `ProtocolError`, since the bytes were not checked before. Threads may share it.
-    """
-
-    __slots__ = ("_at", "_fields", "_message", "_which")
-
-    def __init__(self, message: bytes, at: int, fields: _Fields, which: int) -> None:
-        self._message: bytes | Mapping[str, Any] = message
-        self._at = at
-        self._fields = fields
-        self._which = which
-
-    def _row(self) -> Mapping[str, Any]:
-        # One attribute holds either the bytes or the row: another thread sees one of the two.
-        message = self._message
-        if isinstance(message, bytes):
-            self._message = message = self._fields(message, self._at)[self._which]
-        return message
-
-    def __getitem__(self, name: str) -> Any:
-        return self._row()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._row())
-
-    def __len__(self) -> int:
-        return len(self._row())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._row()
-
-    def __eq__(self, other: object) -> bool:
-        return dict(self._row()) == (dict(other) if isinstance(other, Mapping) else other)
-
-    __hash__ = None  # type: ignore[assignment]  # like a dict
-
-    def __repr__(self) -> str:
-        return repr(dict(self._row()))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self._row()),)

@@ -60,7 +60,7 @@ class DatabaseSourceConnector:
     ::
 
         def source(after):
-            return PostgreSQLCDC(dsn, "shop", "warehouse", resume_after=after and LSN.parse(after))
+            return PostgreSQLCDC(dsn, "shop", "warehouse", lazy=True, resume_after=after and LSN.parse(after))
 
         with DatabaseSourceConnector("warehouse", source, prefix="shop") as connector:
             connector.start()
@@ -80,7 +80,8 @@ class DatabaseSourceConnector:
     source : ChangeSource, or callable
         What is read. A callable makes it anew for each beginning, after the stored position or None, and it is closed
         at the end of each; a source that keeps no position of its own, such as `MySQLCDC` without a file, has to be
-        given so. A source that is given as it is belongs to the caller.
+        given so. A source that is given as it is belongs to the caller. Of a `PostgreSQLCDC` with ``lazy=True`` most
+        rows are written without being decoded, see `streamlab.connect.source.straight`.
     prefix : str
         Topics are ``<prefix>.<schema>.<table>``.
     tables : sequence of str

@@ -174,6 +174,7 @@ class Offsets:
                     "group.id": f"streamlab-offsets-{self.key.decode()}",  # nothing is committed under it
                     "enable.auto.commit": False,
                     "enable.partition.eof": True,
+                    "fetch.wait.max.ms": 10,  # the broker holds back for so long that there is no more
                     "auto.offset.reset": "earliest",
                     "isolation.level": "read_committed",
                 }

@@ -36,9 +36,11 @@ from typing import Any, Final
 
 import orjson
 
-from streamlab.cdc.event import UNCHANGED, ChangeEvent, Operation
+from streamlab.cdc.event import NOTHING, UNCHANGED, ChangeEvent, Operation
+from streamlab.cdc.lazy import LazyRow, RowForm
 from streamlab.cdc.transaction import Transaction
 from streamlab.connect.source.encoding import encode, encode_row
+from streamlab.connect.source.straight import Straight, straight
 from streamlab.errors import ChangeStreamError, SettingsError
 
 __all__ = ["RecordTuple", "Records", "Route", "topics_below"]
@@ -46,12 +48,14 @@ __all__ = ["RecordTuple", "Records", "Route", "topics_below"]
 Route = Callable[[str, str], str | None]
 """(schema, table) -> topic, or None for a table that is left out. A logical message has neither: ``("", "")``."""
 
+_Row = Mapping[str, Any]
 _Headers = list[tuple[str, str | bytes | None]]
 RecordTuple = tuple[str, bytes | None, bytes | None, _Headers | None, int]
 """Topic, value, key, headers, and the ordinal of the change."""
 
+_MESSAGE, _DELETE, _TRUNCATE = Operation.MESSAGE, Operation.DELETE, Operation.TRUNCATE  # to ask the enum takes longer
 _LETTERS: Final = {
-    operation: (letter, ("op", letter))
+    operation: (letter, ("op", letter), b'{"op":"%b","before":null,"after":' % letter)
     for operation, letter in (
         (Operation.INSERT, b"c"), (Operation.UPDATE, b"u"), (Operation.DELETE, b"d"), (Operation.SNAPSHOT, b"r"),
         (Operation.TRUNCATE, b"t"), (Operation.MESSAGE, b"m"),
@@ -60,6 +64,8 @@ _LETTERS: Final = {
 _VALUE: Final = b'{"op":"%b","before":%b,"after":%b,%b%b%d%b'
 _ILLEGAL = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST = 249
+_FORMS = 16
+"""Of a table: kinds of its changes, and definitions that it had."""
 
 
 def topics_below(prefix: str) -> Route:
@@ -74,7 +80,7 @@ def topics_below(prefix: str) -> Route:
 class _Table:
     """What does not change from one record of a table to the next."""
 
-    __slots__ = ("_single", "head", "key", "keyed", "topic")
+    __slots__ = ("_encoders", "_single", "head", "key", "keyed", "topic")
 
     def __init__(self, topic: str | None, schema: str, table: str) -> None:
         self.topic = topic
@@ -83,14 +89,29 @@ class _Table:
         """The columns for which `keyed` was made."""
         self.keyed: list[tuple[bytes, str]] = []
         self._single: tuple[str, bytes] | None = None
+        self._encoders: dict[RowForm, Straight | None] = {}
+
+    def straight(self, row: LazyRow) -> tuple[bytes, bytes | None] | None:
+        """A row and its key from the bytes that came, where they are of a form that allows it."""
+        received = row.received()
+        if received is None:
+            return None
+        message, at, form = received
+        if form not in self._encoders:
+            if len(self._encoders) >= _FORMS:
+                self._encoders.clear()
+            self._encoders[form] = straight(form, self.key or ())
+        encode = self._encoders[form]
+        return None if encode is None else encode(message, at)
 
     def learn(self, key: tuple[str, ...]) -> None:
         """The key has these columns from now on."""
         self.key = key
+        self._encoders.clear()
         self.keyed = [(b"%b%b:" % (b"," if at else b"{", orjson.dumps(name)), name) for at, name in enumerate(key)]
         self._single = (key[0], self.keyed[0][0] + b"%d}") if len(key) == 1 and b"%" not in self.keyed[0][0] else None
 
-    def key_of(self, event: ChangeEvent) -> bytes | None:
+    def key_of(self, event: ChangeEvent, old: _Row, new: _Row) -> bytes | None:
         """The key of a change; None where its table has none.
 
         Raises
@@ -98,28 +119,27 @@ class _Table:
         ChangeStreamError
             A column of it is not in the log.
         """
-        data = event.new_data or event.old_data
+        data = new or old
         if self._single is not None:
             name, form = self._single
             value = data.get(name)
             if value.__class__ is int:
                 return form % value
-        return self._written(event, data) if self.keyed else None
+        return self._written(event, old, data) if self.keyed else None
 
-    def former(self, event: ChangeEvent, key: bytes) -> bytes | None:
+    def former(self, event: ChangeEvent, old: _Row, key: bytes) -> bytes | None:
         """The key that a row had before, if it was another one."""
-        old = event.old_data
         if any(old.get(name, UNCHANGED) is UNCHANGED for _, name in self.keyed):
             return None
-        former = self._written(event, old)
+        former = self._written(event, old, old)
         return former if former != key else None
 
-    def _written(self, event: ChangeEvent, data: Mapping[str, Any]) -> bytes:
+    def _written(self, event: ChangeEvent, old: _Row, data: _Row) -> bytes:
         parts = []
         for head, name in self.keyed:
             value = data.get(name, UNCHANGED)
             if value is UNCHANGED:
-                value = event.old_data.get(name, UNCHANGED)
+                value = old.get(name, UNCHANGED)
             if value is UNCHANGED:
                 raise ChangeStreamError(
                     f"The change {event.position} #{event.ordinal} of {event.schema}.{event.table_name} does not hold "
@@ -216,7 +236,7 @@ class Records:
         inside = b'"position":%b,"transaction_id":%b,"ordinal":' % (orjson.dumps(position), orjson.dumps(xid))
         tail = b'},"ts":%b}' % orjson.dumps(transaction.commit_timestamp)
         at, by = ("position", position.encode()), ("transaction_id", xid.encode())
-        named, owner, source = "", "", b""
+        named, owner, source, join = "", "", b"", b"".join
         table: _Table | None = None
         # In one loop, with names that are local, since this runs for every row.
         for event in transaction:
@@ -229,15 +249,20 @@ class Records:
             topic = table.topic
             if topic is None:
                 continue
-            letter, header = _LETTERS[operation]
+            letter, header, head = _LETTERS[operation]
             headers: _Headers | None = None
             if self._headers:
                 headers = [header, at, ("ordinal", b"%d" % ordinal), by]
-            if operation is Operation.MESSAGE:
+            if operation is _MESSAGE:
                 yield topic, _VALUE % (b"m", b"null", encode(new), b"", source, ordinal, tail), None, headers, ordinal
                 continue
             if key_names != table.key:
                 table.learn(key_names)
+            if new.__class__ is LazyRow and old is NOTHING and (made := table.straight(new)) is not None:
+                yield topic, join((head, made[0], b",", source, b"%d" % ordinal, tail)), made[1], headers, ordinal
+                continue
+            if new.__class__ is LazyRow or old.__class__ is LazyRow:
+                old, new = _decoded(old), _decoded(new)
             before, now, unchanged = b"null", b"null", b""
             if old:
                 before, _ = encode_row(old)
@@ -245,12 +270,16 @@ class Records:
                 now, left_out = encode_row(new)
                 if left_out:
                     unchanged = b'"unchanged":%b,' % orjson.dumps(left_out)
-            key = None if operation is Operation.TRUNCATE else table.key_of(event)
-            if key is not None and old and new and (former := table.former(event, key)) is not None:
-                gone = headers and [_LETTERS[Operation.DELETE][1], *headers[1:]]
+            key = None if operation is _TRUNCATE else table.key_of(event, old, new)
+            if key is not None and old and new and (former := table.former(event, old, key)) is not None:
+                gone = headers and [_LETTERS[_DELETE][1], *headers[1:]]
                 yield topic, _VALUE % (b"d", before, b"null", b"", source, ordinal, tail), former, gone, ordinal
                 if self._tombstones:
                     yield topic, None, former, gone, ordinal
             yield topic, _VALUE % (letter, before, now, unchanged, source, ordinal, tail), key, headers, ordinal
-            if operation is Operation.DELETE and self._tombstones and key is not None:
+            if operation is _DELETE and self._tombstones and key is not None:
                 yield topic, None, key, headers, ordinal
+
+
+def _decoded(row: _Row) -> _Row:
+    return row.decoded() if isinstance(row, LazyRow) else row
