@@ -50,7 +50,8 @@ told = json.loads(Path(state).read_text())
 
 def postgres(after):
     resume = LSN.parse(after) if after else None
-    return PostgreSQLCDC(settings.postgres_dsn("cdc"), told["publication"], told["slot"], resume_after=resume)
+    dsn = settings.postgres_dsn("cdc")
+    return PostgreSQLCDC(dsn, told["publication"], told["slot"], lazy=True, resume_after=resume)
 
 def mysql(after):
     return MySQLCDC(settings.mysql_address("cdc"), tables=[told["table"]], resume_after=after or told["begin"])

@@ -48,7 +48,7 @@ def test_what_was_committed_arrives_whatever_is_killed(own: Stack, transactional
 
         def source(after: str | None) -> PostgreSQLCDC:
             resume = LSN.parse(after) if after else None
-            return PostgreSQLCDC(settings.postgres_dsn("cdc"), publication, slot, resume_after=resume)
+            return PostgreSQLCDC(settings.postgres_dsn("cdc"), publication, slot, lazy=True, resume_after=resume)
 
         connector = DatabaseSourceConnector(
             namespace.name, source, prefix=prefix, transactional=transactional, max_wait=0.02
