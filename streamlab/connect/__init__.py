@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from streamlab.connect.answers import ConnectorOffset, ConnectorStatus
-from streamlab.connect.client import ConnectClient
 from streamlab.connect.dead_letters import SinkDeadLetter, dead_letters
 from streamlab.connect.lint import Finding, lint, lint_text
 from streamlab.connect.signals import MySQLSignals, PostgreSQLSignals, Signal
 
 if TYPE_CHECKING:
+    from streamlab.connect.client import ConnectClient as ConnectClient
     from streamlab.connect.source import DatabaseSourceConnector as DatabaseSourceConnector
 
 __all__ = [
@@ -33,8 +33,11 @@ __all__ = [
 ]
 
 
+# Loaded when they are first used: the one needs a client of HTTP, the other one of Kafka, and a linter neither.
+_HOMES = {"ConnectClient": "client", "DatabaseSourceConnector": "source"}
+
+
 def __getattr__(name: str) -> Any:
-    # Loaded when it is first used: it needs Kafka's client, which a linter does not.
-    if name == "DatabaseSourceConnector":
-        return import_module("streamlab.connect.source").DatabaseSourceConnector
+    if name in _HOMES:
+        return getattr(import_module(f"streamlab.connect.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
