@@ -4,8 +4,9 @@ A worker answers 409 where it expects its group to rebalance (500 to what it wou
 and 500 "Request timed out" or "can be safely retried" where it could not get at what it needs in time, or "IO Error"
 where it could not forward a request to the worker that leads the group; its first answers after a start may take more
 than five seconds. All of these are repeated until a limit; every request of this package may be repeated, because each
-one says what shall be true afterwards. A 404 is repeated only where the caller knows that the thing was made a moment
-ago: a worker learns of new connectors from a topic.
+one says what shall be true afterwards. A 404 is repeated where the caller knows that the thing was made a moment ago,
+since a worker learns of new connectors from a topic; and where the worker's HTTP server alone has answered, which has
+none of Connect's pages yet while the worker starts.
 
 Every worker of a group answers for all of it. One that nobody answers for, or that does not answer in time, is passed
 over for the next one.
@@ -64,8 +65,8 @@ def answering(urls: Sequence[str], limit: float) -> str:
 
     def ask(url: str) -> None:
         try:
-            httpx.get(url, timeout=limit)
-            told.put(url)
+            # One that is starting answers that it has no page.
+            told.put(url if httpx.get(url, timeout=limit).is_success else None)
         except httpx.HTTPError:
             told.put(None)
 
@@ -146,5 +147,6 @@ def _passing(answer: httpx.Response, young: bool) -> bool:
         # 409 is also the answer to a name that is taken by POST; this package makes connectors with PUT.
         return True
     if answer.status_code == 404:
-        return young
+        # Connect itself says so in JSON.
+        return young or not answer.headers.get("content-type", "").startswith("application/json")
     return answer.status_code == 500 and any(word in answer.text.lower() for word in _PASSING)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pymysql
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
@@ -21,6 +22,7 @@ from streamlab.connect.answers import KeyProblem, first_lines
 from streamlab.connect.connectors import FileSink, FileSource, mysql_source
 from streamlab.connect.rest import Rest
 from streamlab.errors import ConnectError, ConnectorFailed, ConnectorMissing, ConnectorRefused
+from streamlab.stack import Stack
 from streamlab.stack.namespace import Namespace
 
 
@@ -362,6 +364,36 @@ def test_a_rebalance_that_is_about_to_begin_is_waited_out(
                 each.result(60)  # none was refused
         assert all(deleted)
     assert client.status(stays).ready
+
+
+@pytest.mark.integration
+def test_a_worker_that_is_starting_is_waited_for(
+    client: ConnectClient, namespace: Namespace, folder: Path, stack: Stack
+) -> None:
+    """Its HTTP server is there before Connect is, and knows no page: no connector is missing, nothing was refused."""
+    seen: list[tuple[int, str]] = []
+
+    def heard(answer: httpx.Response) -> None:
+        seen.append((answer.status_code, answer.headers.get("content-type", "")))
+
+    client._rest._http.event_hooks["response"].append(heard)
+    name, sink = namespace.connector(), FileSink(path=folder / "out", topics=[namespace.topic("t")]).configuration()
+    client.apply(name, sink)
+    client.wait_ready(name)
+    deadline = time.monotonic() + 120
+    while not any(status == 404 and "json" not in kind for status, kind in seen):
+        assert time.monotonic() < deadline, seen
+        (row,) = (each for each in stack.status() if each.name == "connect")
+        assert row.pid is not None
+        process = psutil.Process(row.pid)
+        process.kill()
+        process.wait(10)
+        with ThreadPoolExecutor(1) as pool:
+            started = pool.submit(stack.up, ["connect"])
+            assert client.configuration(name)["topics"] == sink["topics"]
+            client.apply(name, {**sink, "file": str(folder / f"out{len(seen)}")})
+            assert [each.error for each in started.result(90)] == [None, None]
+        client.wait_ready(name)
 
 
 def test_a_worker_that_does_not_answer_is_named() -> None:
