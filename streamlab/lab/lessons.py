@@ -47,6 +47,7 @@ from streamlab.workload.target import Target
 
 if TYPE_CHECKING:
     from streamlab.connect import MySQLSignals
+    from streamlab.lab.workers import Workers
 
 __all__ = ["Lesson", "lesson"]
 
@@ -221,6 +222,13 @@ class Lesson:
         made.grant(role)
         self._closing.callback(made.revoke, role)
         return made
+
+    def workers(self, count: int = 3) -> Workers:
+        """Workers of Kafka Connect of this run's own, which may be killed; gone with `close`."""
+        from streamlab.lab.workers import Workers
+
+        self._want("kafka")
+        return self._closing.enter_context(Workers(self.namespace, count))
 
     # -- names ------------------------------------------------------------------------------------
 

@@ -20,10 +20,15 @@ PARAMETERS: dict[str, dict[str, object]] = {
     "02_mysql_debezium": {"orders": 51, "seed": 11},
     "02b_mysql_debezium_deeper": {"orders": 51, "seed": 11},
     "06_kafka_connect": {"orders": 51, "seed": 11},
+    "06b_kafka_connect_deeper": {"orders": 31, "seed": 11},
 }
 """Values other than the defaults, for the papermill run of each lesson."""
-FEWER = {"01b_postgres_cdc_deeper", "02_mysql_debezium", "02b_mysql_debezium_deeper", "06_kafka_connect"}
-"""Lessons of which two run at once, and four in `make soak`: optional ones, and those of six connectors a run."""
+FEWER = {
+    "01b_postgres_cdc_deeper", "02_mysql_debezium", "02b_mysql_debezium_deeper", "06_kafka_connect",
+    "06b_kafka_connect_deeper",
+}  # fmt: skip
+"""Lessons of which two run at once, and four in `make soak`: optional ones, and those of six connectors a run or with
+workers of their own."""
 
 pytestmark = [pytest.mark.integration, pytest.mark.acceptance, pytest.mark.timeout(400)]
 

@@ -128,6 +128,7 @@ class Delivery:
         failpoint("connect.before_flush")
         if not sender.transactional:
             sender.flush()  # no offset is written for what may still be lost
+        failpoint("connect.before_offset")
         sender.send(self._offsets.topic, stored.encode(), self._offsets.key, 0)
         sender.flush()
         failpoint("connect.after_flush")

@@ -22,8 +22,8 @@ from .topics import Found, records
 pytestmark = pytest.mark.integration
 
 POINTS = (
-    "connect.before_produce", "connect.before_flush", "connect.after_flush", "connect.before_commit",
-    "connect.after_commit", "connect.before_ack", "connect.after_ack",
+    "connect.before_produce", "connect.before_flush", "connect.before_offset", "connect.after_flush",
+    "connect.before_commit", "connect.after_commit", "connect.before_ack", "connect.after_ack",
 )  # fmt: skip
 CHANGES = 20
 
@@ -162,7 +162,7 @@ def test_what_is_not_committed_is_there_for_those_who_do_not_ask(stack: object, 
 
 
 @pytest.mark.parametrize(
-    ("trials", "point"), cases({("mysql", "connect.after_flush"), ("postgres", "connect.before_ack")}),
+    ("trials", "point"), cases({("mysql", "connect.before_offset"), ("postgres", "connect.before_ack")}),
     indirect=["trials"],
 )  # fmt: skip
 def test_idempotent_nothing_is_lost_and_what_is_repeated_is_keyed_alike(trials: Trials, point: str) -> None:
@@ -176,3 +176,5 @@ def test_idempotent_nothing_is_lost_and_what_is_repeated_is_keyed_alike(trials: 
     assert all(one == first for first, *more in by_change.values() for one in more)
     if point in {"connect.before_produce", "connect.after_ack"}:
         assert report.clean, "nothing was on its way"
+    if point == "connect.before_offset":
+        assert report.duplicated, "Kafka had the records, and not how far they go"
