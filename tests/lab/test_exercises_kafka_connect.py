@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
+from lab.exercising import attempted_rightly, connectors, missed, mistakes, running, slots
 
-from streamlab import settings
-from streamlab.connect import ConnectClient
 from streamlab.errors import LessonError
-from streamlab.lab import checks, lesson
+from streamlab.lab import checks
 from streamlab.lab.carrying import ORDERS, Carrying
 from streamlab.lab.exercises import kafka_connect as module
 from streamlab.lab.second import SecondDatabase
@@ -19,24 +17,12 @@ from streamlab.lab.second import SecondDatabase
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 SLUG = "06_kafka_connect"
-CASES = [(name, known) for name, task in checks.exercises(SLUG).items() for known in task.wrong]
 
 
 @pytest.fixture(scope="module")
 def lab(stack: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STREAMLAB_RESULTS", str(tmp_path_factory.mktemp("lesson") / "results.json"))
-        patch.setenv("STREAMLAB_LIVE", "0")
-        with lesson(SLUG, needs=["postgres", "kafka", "connect"], seed=3) as running:
-            yield running
-            with ConnectClient() as connect:
-                left = [name for name in connect.names() if name.startswith(running.namespace.name)]
-            with psycopg.connect(settings.postgres_dsn("cdc")) as connection:
-                left += connection.execute(
-                    "SELECT slot_name FROM pg_replication_slots WHERE starts_with(slot_name, %s)",
-                    [running.namespace.name],
-                ).fetchall()
-            assert not left, "a check leaves no connector and no slot, also where the answer is wrong"
+    with running(SLUG, ["postgres", "kafka", "connect"], tmp_path_factory, [connectors, slots]) as lesson:
+        yield lesson
 
 
 @pytest.mark.parametrize(
@@ -47,11 +33,7 @@ def lab(stack: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
     ],
 )
 def test_a_stub_is_not_attempted_and_the_solution_passes(lab: Any, name: str, answer: object, seen: str) -> None:
-    task = checks.exercise(SLUG, name)
-    checked = checks.evaluate(lab, task, answer)
-    assert checked.result.outcome == "not attempted"
-    assert checked.answer is task.solution
-    assert seen in checked.result.detail
+    assert attempted_rightly(lab, name, answer, seen) is checks.exercise(SLUG, name).solution
 
 
 COUNTED = {
@@ -66,12 +48,9 @@ COUNTED = {
 }
 
 
-@pytest.mark.parametrize(("name", "known"), CASES, ids=[known.name for _, known in CASES])
+@pytest.mark.parametrize(("name", "known"), mistakes(SLUG))
 def test_a_known_mistake_is_measured_and_gets_its_hint(lab: Any, name: str, known: checks.WrongAnswer) -> None:
-    checked = checks.evaluate(lab, checks.exercise(SLUG, name), known.answer)
-    assert checked.result.outcome == "failed"
-    assert known.hint in checked.rendered.text
-    assert COUNTED[known.name] in checked.result.detail
+    missed(lab, name, known, COUNTED[known.name])
 
 
 @pytest.mark.parametrize(

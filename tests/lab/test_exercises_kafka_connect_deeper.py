@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.exercising import attempted_rightly, missed, mistakes, running
 
-from streamlab.lab import checks, lesson
+from streamlab.lab import checks
 from streamlab.lab.exercises import kafka_connect_deeper as module
 from streamlab.lab.protobuf import message
 
@@ -16,24 +16,20 @@ SLUG = "06b_kafka_connect_deeper"
 TASK = checks.exercise(SLUG, "changes")
 
 
-@pytest.fixture
-def lab(registry: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("STREAMLAB_RESULTS", str(tmp_path / "results.json"))
-    monkeypatch.setenv("STREAMLAB_LIVE", "0")
-    with lesson(SLUG, needs=["registry"], seed=3) as running:
-        name = running.namespace.name
-        yield running
+@pytest.fixture(scope="module")
+def lab(registry: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with running(SLUG, ["registry"], tmp_path_factory) as lesson:
+        yield lesson
     with module.registry() as client:
-        assert [subject for subject in client.get_subjects() if subject.startswith(name)] == []
+        left = [subject for subject in client.get_subjects() if subject.startswith(lesson.namespace.name)]
+    assert left == [], "the schemas that a check registers go with the lesson"
 
 
 @pytest.mark.integration
 @pytest.mark.timeout(120)
 def test_a_stub_is_not_attempted_and_the_solution_passes(lab: Any) -> None:
-    checked = checks.evaluate(lab, TASK, dict.fromkeys(module.CHANGES, ...))
-    assert checked.result.outcome == "not attempted"
-    assert checked.answer == {name: number in {0, 2, 4} for number, name in enumerate(module.CHANGES)}
-    assert "takes 3 of 6" in checked.result.detail
+    answer = attempted_rightly(lab, TASK.name, dict.fromkeys(module.CHANGES, ...), "takes 3 of 6")
+    assert answer == {name: number in {0, 2, 4} for number, name in enumerate(module.CHANGES)}
 
 
 COUNTED = {
@@ -46,12 +42,9 @@ COUNTED = {
 
 @pytest.mark.integration
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("known", TASK.wrong, ids=[known.name for known in TASK.wrong])
-def test_a_known_mistake_is_measured_and_gets_its_hint(lab: Any, known: checks.WrongAnswer) -> None:
-    checked = checks.evaluate(lab, TASK, known.answer)
-    assert checked.result.outcome == "failed"
-    assert known.hint in checked.rendered.text
-    assert COUNTED[known.name] in checked.result.detail
+@pytest.mark.parametrize(("name", "known"), mistakes(SLUG))
+def test_a_known_mistake_is_measured_and_gets_its_hint(lab: Any, name: str, known: checks.WrongAnswer) -> None:
+    missed(lab, name, known, COUNTED[known.name])
 
 
 @pytest.mark.integration

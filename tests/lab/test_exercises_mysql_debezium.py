@@ -5,30 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
+from lab.exercising import attempted_rightly, connectors, missed, mistakes, running
 
-from streamlab import settings
-from streamlab.lab import checks, lesson
+from streamlab.lab import checks
 from streamlab.lab.exercises import mysql_debezium as module
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 SLUG = "02_mysql_debezium"
-CASES = [(name, known) for name, task in checks.exercises(SLUG).items() for known in task.wrong]
 
 
 @pytest.fixture(scope="module")
 def lab(stack: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     # One for all: the records of the first exercise are made once.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STREAMLAB_RESULTS", str(tmp_path_factory.mktemp("lesson") / "results.json"))
-        patch.setenv("STREAMLAB_LIVE", "0")
-        with lesson(SLUG, needs=["mysql", "kafka", "connect"], seed=3) as running:
-            yield running
-            names = httpx.get(settings.connect_url() + "/connectors").json()
-            left = [name for name in names if name.startswith(running.namespace.name)]
-            assert not left, "a check leaves no connector, also where the answer is wrong"
+    with running(SLUG, ["mysql", "kafka", "connect"], tmp_path_factory, [connectors]) as lesson:
+        yield lesson
 
 
 def stub(copy: dict[Any, Any], key: dict[str, Any], value: object) -> None: ...
@@ -42,11 +34,7 @@ def stub(copy: dict[Any, Any], key: dict[str, Any], value: object) -> None: ...
     ],
 )
 def test_a_stub_is_not_attempted_and_the_solution_passes(lab: Any, name: str, answer: object, seen: str) -> None:
-    task = checks.exercise(SLUG, name)
-    checked = checks.evaluate(lab, task, answer)
-    assert checked.result.outcome == "not attempted"
-    assert checked.answer is task.solution
-    assert seen in checked.result.detail
+    assert attempted_rightly(lab, name, answer, seen) is checks.exercise(SLUG, name).solution
 
 
 COUNTED = {
@@ -64,12 +52,9 @@ COUNTED = {
 }
 
 
-@pytest.mark.parametrize(("name", "known"), CASES, ids=[known.name for _, known in CASES])
+@pytest.mark.parametrize(("name", "known"), mistakes(SLUG))
 def test_a_known_mistake_is_measured_and_gets_its_hint(lab: Any, name: str, known: checks.WrongAnswer) -> None:
-    checked = checks.evaluate(lab, checks.exercise(SLUG, name), known.answer)
-    assert checked.result.outcome == "failed"
-    assert known.hint in checked.rendered.text
-    assert COUNTED[known.name] in checked.result.detail
+    missed(lab, name, known, COUNTED[known.name])
 
 
 def test_a_copy_may_be_kept_under_any_key(lab: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pymysql
 import pytest
+from lab.exercising import attempted_rightly, missed, mistakes, running
 
 from streamlab import settings
 from streamlab.lab import checks, lesson
@@ -20,22 +21,19 @@ TASK = checks.exercise(SLUG, "place")
 
 
 @pytest.fixture
-def lab(stack: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("STREAMLAB_RESULTS", str(tmp_path / "results.json"))
-    monkeypatch.setenv("STREAMLAB_LIVE", "0")
-    with lesson(SLUG, needs=["mysql"], seed=3) as running:
-        yield running
+def lab(stack: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    # One for each: the check goes on where the shop's tables stand.
+    with running(SLUG, ["mysql"], tmp_path_factory) as lesson:
+        yield lesson
 
 
 def stub(sink: object, tx: object) -> None: ...
 
 
 def test_a_stub_is_not_attempted_and_the_solution_passes(lab: Any) -> None:
-    checked = checks.evaluate(lab, TASK, stub)
-    assert checked.result.outcome == "not attempted"
-    assert checked.answer is module.keep_together
     # Two rows, the place, the commit.
-    assert "Killed at 4 places, with 8 rows each: 0 lost, 0 there twice" in checked.result.detail
+    seen = "Killed at 4 places, with 8 rows each: 0 lost, 0 there twice"
+    assert attempted_rightly(lab, TASK.name, stub, seen) is module.keep_together
 
 
 COUNTED = {
@@ -49,12 +47,9 @@ COUNTED = {
 }
 
 
-@pytest.mark.parametrize("known", TASK.wrong, ids=[known.name for known in TASK.wrong])
-def test_a_known_mistake_is_measured_and_gets_its_hint(lab: Any, known: checks.WrongAnswer) -> None:
-    checked = checks.evaluate(lab, TASK, known.answer)
-    assert checked.result.outcome == "failed"
-    assert known.hint in checked.rendered.text
-    assert COUNTED[known.name] in checked.result.detail
+@pytest.mark.parametrize(("name", "known"), mistakes(SLUG))
+def test_a_known_mistake_is_measured_and_gets_its_hint(lab: Any, name: str, known: checks.WrongAnswer) -> None:
+    missed(lab, name, known, COUNTED[known.name])
 
 
 def test_the_order_of_rows_and_place_within_one_commit_is_free(lab: Any) -> None:

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
+from lab.exercising import attempted_rightly, missed, mistakes, running, slots
 
-from streamlab import settings
-from streamlab.lab import checks, lesson
+from streamlab.lab import checks
 from streamlab.lab.exercises import postgres_cdc as module
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 SLUG = "01_postgres_cdc"
-CASES = [(name, known) for name, task in checks.exercises(SLUG).items() for known in task.wrong]
 
 
-@pytest.fixture
-def lab(stack: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("STREAMLAB_RESULTS", str(tmp_path / "results.json"))
-    monkeypatch.setenv("STREAMLAB_LIVE", "0")
-    with lesson(SLUG, needs=["postgres"], seed=3) as running:
-        yield running
-        with psycopg.connect(settings.postgres_dsn("cdc")) as connection:
-            left = connection.execute(
-                "SELECT slot_name FROM pg_replication_slots WHERE starts_with(slot_name, %s)", [running.namespace.name]
-            ).fetchall()
-        assert not left, "a check leaves no slot, also where the answer is wrong"
+@pytest.fixture(scope="module")
+def lab(stack: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with running(SLUG, ["postgres"], tmp_path_factory, [slots]) as lesson:
+        yield lesson
 
 
 def stub(tx: object, sink: object, cdc: object) -> None: ...
@@ -43,11 +33,7 @@ def stub(tx: object, sink: object, cdc: object) -> None: ...
     ],
 )
 def test_a_stub_is_not_attempted_and_the_solution_passes(lab: Any, name: str, answer: object, seen: str) -> None:
-    task = checks.exercise(SLUG, name)
-    checked = checks.evaluate(lab, task, answer)
-    assert checked.result.outcome == "not attempted"
-    assert checked.answer is task.solution
-    assert seen in checked.result.detail
+    assert attempted_rightly(lab, name, answer, seen) is checks.exercise(SLUG, name).solution
 
 
 COUNTED = {
@@ -61,12 +47,9 @@ COUNTED = {
 }
 
 
-@pytest.mark.parametrize(("name", "known"), CASES, ids=[known.name for _, known in CASES])
+@pytest.mark.parametrize(("name", "known"), mistakes(SLUG))
 def test_a_known_mistake_is_measured_and_gets_its_hint(lab: Any, name: str, known: checks.WrongAnswer) -> None:
-    checked = checks.evaluate(lab, checks.exercise(SLUG, name), known.answer)
-    assert checked.result.outcome == "failed"
-    assert known.hint in checked.rendered.text
-    assert COUNTED.get(known.name, "") in checked.result.detail
+    missed(lab, name, known, COUNTED.get(known.name, ""))
 
 
 @pytest.mark.parametrize(

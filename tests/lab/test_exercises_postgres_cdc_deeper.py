@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
+from lab.exercising import attempted_rightly, missed, mistakes, publications, running, slots
 
-from streamlab import settings
 from streamlab.cdc import UNCHANGED
-from streamlab.lab import checks, lesson
+from streamlab.lab import checks
 from streamlab.lab.exercises import postgres_cdc_deeper as module
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -20,29 +18,18 @@ SLUG = "01b_postgres_cdc_deeper"
 TASK = checks.exercise(SLUG, "unchanged")
 
 
-@pytest.fixture
-def lab(stack: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("STREAMLAB_RESULTS", str(tmp_path / "results.json"))
-    monkeypatch.setenv("STREAMLAB_LIVE", "0")
-    with lesson(SLUG, needs=["postgres"], seed=3) as running:
-        yield running
-        with psycopg.connect(settings.postgres_dsn("cdc")) as connection:
-            left = connection.execute(
-                "SELECT slot_name FROM pg_replication_slots WHERE starts_with(slot_name, %(name)s) "
-                "UNION SELECT pubname FROM pg_publication WHERE starts_with(pubname, %(name)s)",
-                {"name": running.namespace.name},
-            ).fetchall()
-        assert not left, "a check leaves no slot and no publication, also where the answer is wrong"
+@pytest.fixture(scope="module")
+def lab(stack: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with running(SLUG, ["postgres"], tmp_path_factory, [slots, publications]) as lesson:
+        yield lesson
 
 
 def stub(row: dict[str, Any], change: object) -> None: ...
 
 
 def test_a_stub_is_not_attempted_and_the_solution_passes(lab: Any) -> None:
-    checked = checks.evaluate(lab, TASK, stub)
-    assert checked.result.outcome == "not attempted"
-    assert checked.answer is module.keep_what_is_there
-    assert "All 20 rows of the copy are as in the table" in checked.result.detail
+    answer = attempted_rightly(lab, TASK.name, stub, "All 20 rows of the copy are as in the table")
+    assert answer is module.keep_what_is_there
 
 
 COUNTED = {
@@ -54,12 +41,9 @@ COUNTED = {
 }
 
 
-@pytest.mark.parametrize("known", TASK.wrong, ids=[known.name for known in TASK.wrong])
-def test_a_known_mistake_is_measured_and_gets_its_hint(lab: Any, known: checks.WrongAnswer) -> None:
-    checked = checks.evaluate(lab, TASK, known.answer)
-    assert checked.result.outcome == "failed"
-    assert known.hint in checked.rendered.text
-    assert COUNTED[known.name] in checked.result.detail
+@pytest.mark.parametrize(("name", "known"), mistakes(SLUG))
+def test_a_known_mistake_is_measured_and_gets_its_hint(lab: Any, name: str, known: checks.WrongAnswer) -> None:
+    missed(lab, name, known, COUNTED[known.name])
 
 
 def test_a_row_that_is_returned_counts_as_well(lab: Any) -> None:
