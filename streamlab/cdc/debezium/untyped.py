@@ -61,6 +61,8 @@ def _certain(column: Mapping[str, Any]) -> bool:
     """Whether a column of a message can be one type of Debezium alone."""
     if column.get("type") == "array":
         return _certain(column["items"])
+    if column.get("type") == "struct" and not str(column["name"]).startswith("io.debezium."):
+        return all(_certain(each) for each in column["fields"])
     return "name" in column or column.get("type") in _CERTAIN
 
 

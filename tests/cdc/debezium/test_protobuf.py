@@ -127,6 +127,23 @@ def test_what_a_message_does_not_say_has_to_be_said() -> None:
         decoder(types=None, configuration={**modes, "time.precision.mode": "adaptive"}).decode("t", AT, None, value)
 
 
+def test_a_structure_is_as_certain_as_what_is_in_it() -> None:
+    for kind, certain in (("double", True), ("int64", False)):
+        place = optional("struct", "place", name="p.Place", fields=[optional(kind, "x")])
+        row = {**ENVELOPE["fields"][1], "fields": [optional("double", "id"), place]}
+        schema = {**ENVELOPE, "fields": [{**row, "field": "before"}, row, *ENVELOPE["fields"][2:]]}
+        made = Converter(schema)
+        message = made.message({**PAYLOAD, "before": None, "after": {"id": 1.5, "place": {"x": 2}}})
+        reads = decoder(lambda number: {"schema": made.text, "schemaType": "PROTOBUF"}, types=None)  # noqa: B023
+        if certain:
+            event = reads.decode("t", AT, None, numbered(2, message.SerializeToString()))
+            assert isinstance(event, ChangeEvent)
+            assert event.new_data == {"id": 1.5, "place": {"x": 2.0}}
+        else:
+            with pytest.raises(CannotCapture, match=r"orders\.place comes as Protobuf"):
+                reads.decode("t", AT, None, numbered(2, message.SerializeToString()))
+
+
 def test_messages_that_have_no_null_are_refused() -> None:
     schemas, key, value = written("")
     with pytest.raises(CannotCapture, match="have no NULL") as caught:
