@@ -10,7 +10,7 @@ from streamlab.errors import ConnectorFailed, LessonError
 __all__ = ["raise_failure"]
 
 
-def raise_failure(connect: ConnectClient, name: str, *, limit: float = 30.0) -> None:
+def raise_failure(connect: ConnectClient, name: str, *, limit: float = 60.0) -> None:
     """Wait until a connector or one of its tasks has failed, and raise what it says.
 
     Parameters
