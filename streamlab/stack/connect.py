@@ -10,7 +10,6 @@ Passwords never stand in a connector's configuration: it names them through a co
 
 from __future__ import annotations
 
-import http.client
 import os
 import zlib
 from pathlib import Path
@@ -150,14 +149,7 @@ class Connect(JVMService):
 
     def ready(self) -> bool:
         """Whether the worker has joined its group: only then it lists connectors."""
-        connection = http.client.HTTPConnection(ports.HOST, self.port, timeout=2.0)
-        try:
-            connection.request("GET", "/connectors")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return self.answers("/connectors")
 
     def address(self) -> dict[str, Any]:
         """Host and port of the REST interface, and the directory that the config provider may read."""

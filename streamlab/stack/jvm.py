@@ -8,6 +8,7 @@ about half the time. The archive belongs to one Java and one set of jars, and it
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from streamlab.stack import ports
 from streamlab.stack.home import write_private
 from streamlab.stack.jars import entry_name, jars, pom_version
 from streamlab.stack.java import MINIMUM_JAVA, java
@@ -130,6 +132,17 @@ class JVMService(Service):
         if archive.exists():
             return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
         return [f"-XX:ArchiveClassesAtExit={self.room / 'classes.jsa'}", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
+
+    def answers(self, path: str) -> bool:
+        """Whether its HTTP interface answers a GET with 200, within two seconds."""
+        connection = http.client.HTTPConnection(ports.HOST, self.port, timeout=2.0)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def ended(self, *, served: bool) -> None:
         """Keep the archive of classes that the server wrote as it stopped; one of half a start would be of no use."""

@@ -7,7 +7,6 @@ that file before its number is told: a topic full of numbers of forgotten schema
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,14 +88,7 @@ class Registry(JVMService):
 
     def ready(self) -> bool:
         """Whether it answers what its rule for new versions of a schema is: only then it takes any."""
-        connection = http.client.HTTPConnection(ports.HOST, self.port, timeout=2.0)
-        try:
-            connection.request("GET", "/apis/ccompat/v7/config")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return self.answers("/apis/ccompat/v7/config")
 
     def address(self) -> dict[str, Any]:
         """Host and port of its HTTP interface."""
