@@ -65,7 +65,8 @@ class Workers:
         self._home = Home(used.with_name(f"{used.name}-workers-{namespace.run}"))
         self._lock = _lock(self._home.path)
         self._lock.acquire(timeout=0)
-        self.folder = Path(tempfile.mkdtemp(prefix="streamlab-workers-"))
+        self.folder = _folder(self._home.path)
+        self.folder.mkdir()
         # The workers may run as another user.
         self.folder.chmod(0o777)
         try:
@@ -159,16 +160,21 @@ class Workers:
             _purge(self._home)
         self._lock.release(force=True)
         Path(self._lock.lock_file).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _lock(path: Path) -> filelock.BaseFileLock:
     return filelock.FileLock(settings.cache() / f".{path.name}.lock", mode=0o600)
 
 
+def _folder(path: Path) -> Path:
+    """Where the workers of a home may write, whoever they run as: by its name, so that it is found again."""
+    return Path(tempfile.gettempdir()) / path.name
+
+
 def _purge(home: Home) -> None:
-    """Servers, directory, and what the group kept in topics, which bear a mark of the home's path."""
+    """Servers, directories, and what the group kept in topics, which bear a mark of the home's path."""
     Stack(home).down(purge=True)
+    shutil.rmtree(_folder(home.path), ignore_errors=True)
     if home.path.exists():
         (home.path / "lock").unlink(missing_ok=True)
         home.path.rmdir()

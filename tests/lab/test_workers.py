@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,10 @@ def namespace(stack: object) -> Iterator[Namespace]:
 def homes() -> list[Path]:
     used = settings.home()
     return list(used.parent.glob(f"{used.name}-workers-*"))
+
+
+def folders() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob(f"{settings.home().name}-workers-*"))
 
 
 def topics() -> set[str]:
@@ -61,13 +66,13 @@ def test_tasks_of_one_that_is_killed_move_to_the_other(namespace: Namespace) -> 
     assert not any(map(runs, processes))
     assert homes() == []
     assert topics() == set()
-    assert not workers.folder.exists()
+    assert folders() == []
 
 
 def test_more_than_there_can_be_are_refused_and_nothing_is_left(namespace: Namespace) -> None:
     with pytest.raises(LessonError, match="1 to 3 workers"):
         Workers(namespace, 4)
-    assert homes() == []
+    assert homes() == folders() == []
 
 
 def test_those_of_a_killed_run_go_with_the_next(namespace: Namespace) -> None:
@@ -83,9 +88,9 @@ def test_those_of_a_killed_run_go_with_the_next(namespace: Namespace) -> None:
         (pid,) = map(int, process.stdout.readline().split())
         process.send_signal(signal.SIGKILL)
     assert runs(pid)
-    assert len(homes()) == 1
+    assert len(homes()) == len(folders()) == 1
     with Workers(namespace, 1):
         assert not runs(pid)
-        assert len(homes()) == 1
-    assert homes() == []
+        assert len(homes()) == len(folders()) == 1
+    assert homes() == folders() == []
     assert topics() == set()
