@@ -22,6 +22,7 @@ from confluent_kafka.cimpl import NewTopic
 from streamlab.cdc.transaction import Transaction
 from streamlab.connect.source.sender import judged, refused
 from streamlab.errors import CheckpointError, NotDelivered, SettingsError
+from streamlab.failures import Failure
 from streamlab.retry import RetriesExhausted, Retry, RetryPolicy
 
 __all__ = ["Covered", "Offsets", "Stored", "make_topics"]
@@ -127,6 +128,13 @@ def _parse(kind: Any, text: str) -> Any:
         ) from error
 
 
+def _unsettled(error: object) -> Failure:
+    """As `judged`; and where librdkafka finds no leader at all, the topic is too new."""
+    if isinstance(error, KafkaException) and error.args[0].code() == KafkaError._NOENT:
+        return Failure.TRANSIENT
+    return judged(error)
+
+
 class Offsets:
     """The record of one connector in the topic of offsets.
 
@@ -167,7 +175,7 @@ class Offsets:
         consumer = None
         try:
             # A topic that was only just made has no leader yet, for a moment.
-            end = Retry("connect.offsets", _SOON, classify=judged).call(self._end, admin)
+            end = Retry("connect.offsets", _SOON, classify=_unsettled).call(self._end, admin)
             consumer = Consumer(
                 {
                     **self._configuration,
