@@ -104,6 +104,9 @@ class Member:
                 "topic.metadata.refresh.interval.ms": 1000,
                 "queued.max.messages.kbytes": 32_768,
                 "fetch.wait.max.ms": 100,
+                # Where so much waits, no more is fetched for a while: by default a second, in which all of it is read,
+                # and then nothing is there.
+                "fetch.queue.backoff.ms": 50,
                 "log_level": 0,
                 **options,
                 "enable.auto.commit": False,
