@@ -11,8 +11,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 from streamlab.cdc import arguments
 from streamlab.cdc.event import ChangeEvent
@@ -27,6 +28,8 @@ __all__ = ["Followed"]
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
+
+_CHANGES: Final = attrgetter("changes")
 
 
 class Followed(ABC):
@@ -204,7 +207,7 @@ class Followed(ABC):
                     break
                 if upto is None and (more := self._ready(max_rows - rows)):
                     found.extend(more)
-                    rows += sum(map(len, more))
+                    rows += sum(map(len, map(_CHANGES, more)))
                     continue
                 following = self._get(iteration, left, upto)
                 if following is None:

@@ -6,13 +6,16 @@ its place. Avro and Protobuf come in Confluent's wire format: a zero byte, the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import methodcaller
 from typing import Any, Final, Literal, Protocol
 
 import orjson
 
 from streamlab.cdc.debezium.envelope import (
     Decoded,
+    Quick,
     Shape,
     Wanted,
     added_of,
@@ -51,6 +54,9 @@ class Registered(Protocol):
 
 
 _PLACEHOLDERS: Final = placeholders([{"type": "bytes"}, {"type": "array", "items": {"type": "int32"}}])
+
+
+_UNTYPED: Final = b'{"before":'
 
 
 class Decoder:
@@ -165,6 +171,70 @@ class Decoder:
             raise
         except MALFORMED as error:
             raise refused(position, value, error) from error
+
+    def run(
+        self, topic: str, positions: Iterable[Position], keys: Sequence[bytes | None], values: Sequence[bytes],
+        into: list[Decoded],
+    ) -> bool:  # fmt: skip
+        """The same for many records of one topic at once, if they are such that this is quicker.
+
+        Parameters
+        ----------
+        topic, positions, keys, values
+            As for `decode`; no value is empty.
+        into : list
+            What the records say is added to it.
+
+        Returns
+        -------
+        bool
+            Whether it was done; if not, nothing was.
+
+        Raises
+        ------
+        ChangeStreamError
+            As for `decode`; of the record behind those that `into` holds then.
+        """
+        heads = self._values.get(topic)
+        head = heads.find(values[0]) if heads is not None else None
+        shape = self._bare_shapes.get(topic) if head is None else head.made
+        if not isinstance(shape, Quick) or not (names := self._names_of_all(topic, keys)):
+            return False
+        data: Iterable[bytes] = values
+        if head is not None:
+            begin, size = head.head, head.size
+            if not all(map(methodcaller("startswith", begin), values)) or not all(
+                map(methodcaller("endswith", b"}"), values)
+            ):
+                return False
+            data = [value[size:-1] for value in values]
+        elif not all(map(methodcaller("startswith", _UNTYPED), values)):
+            return False
+        places = list(positions)
+        try:
+            shape.many(data, places, repeat(names[0]), into)
+        except ChangeStreamError:
+            raise
+        except MALFORMED as error:
+            raise refused(places[len(into)], values[len(into)], error) from error
+        return True
+
+    def _names_of_all(self, topic: str, keys: Sequence[bytes | None]) -> list[tuple[str, ...]]:
+        """The one key that all have; nothing, if that is not certain."""
+        known = self._single_keys.get(topic)
+        first = keys[0]
+        if not all(keys) or not first:
+            return []
+        names = self.key_names(topic, first)
+        if known is not None and first.startswith(known[0]):
+            alike = all(map(methodcaller("startswith", known[0]), keys)) and not any(
+                map((1).__ne__, map(methodcaller("count", b'":'), keys))
+            )
+        else:
+            heads = self._keys.get(topic)
+            head = heads.find(first) if heads is not None else None
+            alike = head is not None and all(map(methodcaller("startswith", head.head), keys))
+        return [names] if alike else []
 
     def key_names(self, topic: str, key: bytes | None) -> tuple[str, ...]:
         """The names of the primary key's columns, by a record's key."""

@@ -10,8 +10,8 @@ Extraction".
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Callable, Collection, Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -19,7 +19,8 @@ from typing import Any, Final
 import orjson
 
 from streamlab.cdc.debezium.rows import MALFORMED, Rows, exactly, placeholders
-from streamlab.cdc.debezium.values import Field
+from streamlab.cdc.debezium.schema import Field
+from streamlab.cdc.debezium.values import UNAVAILABLE
 from streamlab.cdc.event import NOTHING, ChangeEvent, Operation
 from streamlab.cdc.position import Position
 
@@ -27,6 +28,7 @@ __all__ = [
     "UNWRAPPED",
     "Decoded",
     "Mark",
+    "Quick",
     "Shape",
     "Wanted",
     "database_of",
@@ -94,6 +96,29 @@ class Wanted:
 
 Shape = Callable[[bytes, Position, tuple[str, ...], Headers], Decoded]
 """(payload, position, primary key, headers) -> what it says."""
+Many = Callable[[Iterable[bytes], Iterable[Position], Iterable[tuple[str, ...]], list[Decoded]], None]
+"""(payloads, positions, primary keys, list to which is added what they say)."""
+
+
+class Quick:
+    """A `Shape` that reads many records at once too.
+
+    Attributes
+    ----------
+    many : Many
+        What it raises, it raises for the record behind those that the list holds.
+    """
+
+    __slots__ = ("many",)
+
+    def __init__(self, many: Many) -> None:
+        self.many = many
+
+    def __call__(self, data: bytes, position: Position, key: tuple[str, ...], headers: Headers) -> Decoded:
+        """One record."""
+        made: list[Decoded] = []
+        self.many((data,), (position,), (key,), made)
+        return made[0]
 
 
 def database_of(connector: str) -> str:
@@ -202,7 +227,7 @@ def _envelope(fields: Mapping[str, Field], wanted: Wanted) -> Shape:
 def quick(
     source: Collection[str], convert: Callable[[dict[str, Any]], None], careful: Shape, wanted: Wanted, *, keyed: bool,
     signs: Sequence[bytes], table: tuple[str, str] | None = None,
-) -> Shape:  # fmt: skip
+) -> Quick:  # fmt: skip
     """The common road through envelopes of one form.
 
     Parameters
@@ -222,47 +247,75 @@ def quick(
     table : tuple of str, optional
         Schema and table, where records of other ones may come too: they are not read here.
     """
-    operations, epoch, delta, loads = OPERATIONS, _EPOCH, timedelta, orjson.loads
+    operations, epoch, delta, loads, event, make = OPERATIONS, _EPOCH, timedelta, orjson.loads, ChangeEvent, _MAKE
     where = "schema" if "schema" in source else "db"
     time, unit = ("ts_us", 1) if "ts_us" in source else ("ts_ms", 1000)
     xid = "gtid" if "gtid" in source else "txId" if "txId" in source else ""
+    wanted_schema, wanted_table = table or ("", "")
+    grouped = wanted.grouped
 
-    def read(data: bytes, position: Position, key: tuple[str, ...], headers: Headers) -> Decoded:
-        for sign in signs:
-            if sign in data:
-                return careful(data, position, key, headers)
-        try:
-            payload = loads(data)
-            said, old, new = payload["source"], payload["before"], payload["after"]
-            schema, name = said[where], said["table"]
-            if table is not None and (schema, name) != table:
-                return careful(data, position, key, headers)
-            wanted.transaction = transaction = payload.get("transaction")
-            if new is None:
-                new = NOTHING
-            else:
-                convert(new)
-            if old is None:
-                old = NOTHING
-            else:
-                convert(old)
-                if keyed:
-                    old = key_alone(old, key)
-            number = said[xid] if xid else None
-            if number is None:
-                number = transaction["id"] if transaction else ""
-            ordinal = transaction["total_order"] - 1 if transaction and wanted.grouped else 0
-            return _MAKE(
-                ChangeEvent,
-                (
-                    operations[payload["op"]], schema, name, old, new, epoch + delta(0, 0, said[time] * unit),
-                    number if type(number) is str else str(number), position, ordinal, key,
-                ),
-            )  # fmt: skip
-        except MALFORMED:
-            return careful(data, position, key, headers)
+    def many(
+        data: Iterable[bytes], positions: Iterable[Position], keys: Iterable[tuple[str, ...]], into: list[Decoded]
+    ) -> None:  # fmt: skip
+        append = into.append
+        # Changes of one transaction follow one another.
+        seen: Any = None
+        seen_at, moment, number, name = -1, epoch, None, ""
+        for text, position, key in zip(data, positions, keys, strict=False):
+            try:
+                payload = loads(text)
+                said, old, new = payload["source"], payload["before"], payload["after"]
+                schema, relation = said[where], said["table"]
+                if table is not None and (relation != wanted_table or schema != wanted_schema):
+                    append(careful(text, position, key, ()))
+                    continue
+                if signs and _left_out(old, new, text, signs):
+                    append(careful(text, position, key, ()))
+                    continue
+                wanted.transaction = transaction = payload.get("transaction")
+                if new is None:
+                    new = NOTHING
+                else:
+                    convert(new)
+                if old is None:
+                    old = NOTHING
+                else:
+                    convert(old)
+                    if keyed:
+                        old = key_alone(old, key)
+                seen = said[xid] if xid else None
+                if seen is None:
+                    seen = transaction["id"] if transaction else ""
+                if seen != number:
+                    number, name = seen, seen if type(seen) is str else str(seen)
+                if (at := said[time]) != seen_at:
+                    moment, seen_at = epoch + delta(0, 0, at * unit), at
+                ordinal = transaction["total_order"] - 1 if transaction and grouped else 0
+                append(
+                    make(
+                        event,
+                        (
+                            operations[payload["op"]], schema, relation, old, new, moment, name, position, ordinal, key,
+                        ),
+                    )
+                )  # fmt: skip
+            except MALFORMED:
+                append(careful(text, position, key, ()))
 
-    return read
+    return Quick(many)
+
+
+_SIGNS: Final = frozenset({UNAVAILABLE, b64encode(UNAVAILABLE.encode()).decode()})
+
+
+def _left_out(old: Any, new: Any, text: bytes, signs: Sequence[bytes]) -> bool:
+    """Whether a value of a record may be one that Debezium leaves out."""
+    try:
+        return not (
+            (new is None or _SIGNS.isdisjoint(new.values())) and (old is None or _SIGNS.isdisjoint(old.values()))
+        )  # fmt: skip
+    except TypeError:  # there are values in values
+        return any(sign in text for sign in signs)
 
 
 # -- unwrapped ------------------------------------------------------------------------------------

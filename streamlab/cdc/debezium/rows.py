@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from streamlab.cdc.debezium.values import UNAVAILABLE, Field, Reader, reader
+from streamlab.cdc.debezium.schema import Field, Reader
+from streamlab.cdc.debezium.values import UNAVAILABLE, reader
 from streamlab.cdc.event import UNCHANGED
 
 __all__ = ["MALFORMED", "Rows", "compiled", "exactly", "placeholders"]

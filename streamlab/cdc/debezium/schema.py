@@ -7,12 +7,16 @@ begins. So a beginning is parsed once, and recognized by comparing bytes from th
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from streamlab.cdc.debezium.values import Field
+__all__ = ["Field", "Head", "Heads", "Reader", "split"]
 
-__all__ = ["Heads", "split"]
+Field = Mapping[str, Any]
+"""A schema of Connect, as JSON writes it: ``type``, ``name``, ``parameters``, ``fields``, ``items``."""
+Reader = Callable[[Any], Any]
+"""What makes of a value of JSON the one that is meant."""
 
 T = TypeVar("T")
 

@@ -25,7 +25,8 @@ from streamlab.cdc.source import enough
 from streamlab.errors import ChangeStreamError, SettingsError
 
 if TYPE_CHECKING:
-    from streamlab.cdc.debezium.frames import FrameMaker, Records
+    from streamlab.cdc.debezium.frames import FrameMaker
+    from streamlab.cdc.debezium.records import Records
     from streamlab.cdc.frames import FrameBatch
 
 __all__ = ["DebeziumSource"]
@@ -154,38 +155,38 @@ class DebeziumSource(TopicReader):
         ends: dict[tuple[str, int], int] = {}
         deadline = None if timeout is None else time.monotonic() + timeout
         due = 0.0
-        waiting = self._member is not None and self._member.joined
+        waiting = self._group.joined
         while not self._stopping.is_set():
-            if not ends.keys() <= self._books.cursor.keys():
+            if not ends.keys() <= self._group.books.cursor.keys():
                 # A partition went to another member while records of it were gathered: all are fetched again.
                 self._drop()
                 records, ends = {}, {}
             now = time.monotonic()
             count = sum(map(len, records.values()))
-            reached = upto is not None and (not self._books.missing(upto) or self._reached_with(upto, ends))
+            reached = upto is not None and (not self._group.books.missing(upto) or self._reached_with(upto, ends))
             if count and (count >= max_rows or now >= due or reached or self._queue):
                 break
             if self._queue and isinstance(error := self._queue[0], ChangeStreamError):
                 raise error
             if not count and ends:
-                with self._lock:
-                    self._books.passed(ends)
+                with self._group.lock:
+                    self._group.books.passed(ends)
                 ends = {}
-            if not count and upto is not None and self._reached(upto):
+            if not count and upto is not None and self._group.reached(upto):
                 return None
             if not count and deadline is not None and now >= deadline and waiting:
                 return None
             self._collect(records, ends, 0.1 if not count else min(0.1, max(0.0, due - now)))
-            self._commit()
+            self._group.commit()
             if not count and records:
                 due = time.monotonic() + max_wait
-            if not waiting and self._member is not None and self._member.joined:
+            if not waiting and self._group.joined:
                 waiting, deadline = True, None if timeout is None else time.monotonic() + timeout
         else:
             return None
         frames = tuple(frame for topic, each in records.items() for frame in maker.frames(topic, each))
         end = KafkaPosition.of(ends)
-        with uninterrupted(), self._lock:
-            self._books.hand_out(end)
+        with uninterrupted(), self._group.lock:
+            self._group.books.hand_out(end)
             self._loose = False
         return FrameBatch(frames, end, last_time(frames), transactions=sum(map(len, records.values())))

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
+from itertools import repeat
+from operator import itemgetter
 from typing import Final
 
 from streamlab.cdc.debezium.envelope import Decoded, Mark
@@ -24,7 +26,7 @@ from streamlab.cdc.debezium.position import KafkaPosition, Partition
 from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.transaction import Transaction
 
-__all__ = ["Assembler", "Item", "Passed", "single"]
+__all__ = ["Assembler", "Item", "Passed", "single", "singles"]
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,20 @@ def single(event: ChangeEvent, topic: str, partition: int, offset: int) -> Trans
     changes(made, (event,))
     origin(made, "")
     gid(made, "")
+    return made
+
+
+def singles(events: Sequence[ChangeEvent], topic: str, partition: int, offsets: Iterable[int]) -> list[Transaction]:
+    """Many of them, in a fraction of the time: no step of Python's own is taken for one."""
+    made: list[Transaction] = list(map(object.__new__, repeat(Transaction, len(events))))
+    following = zip(repeat(topic), repeat(partition), map((1).__add__, offsets), strict=False)
+    ends = map(tuple.__new__, repeat(KafkaPosition), zip(following, strict=True))
+    values = (
+        map(itemgetter(7), events), ends, map(itemgetter(6), events), map(itemgetter(5), events),
+        zip(events, strict=True), repeat(""), repeat(""),
+    )  # fmt: skip
+    for setter, each in zip(_SET, values, strict=True):
+        deque(map(setter, made, each), maxlen=0)
     return made
 
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from streamlab.cdc.debezium.rows import MALFORMED, compiled
-from streamlab.cdc.debezium.values import Reader, reader
+from streamlab.cdc.debezium.schema import Reader
+from streamlab.cdc.debezium.values import reader
 from streamlab.cdc.event import UNCHANGED
 from streamlab.errors import CannotCapture, SettingsError
 

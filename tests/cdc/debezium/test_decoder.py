@@ -18,7 +18,8 @@ from streamlab.cdc import UNCHANGED, ChangeEvent, Operation
 from streamlab.cdc.debezium.decoder import Decoder
 from streamlab.cdc.debezium.envelope import Mark
 from streamlab.cdc.debezium.position import KafkaPosition
-from streamlab.cdc.debezium.values import UNAVAILABLE, day_text, reader
+from streamlab.cdc.debezium.times import day_text
+from streamlab.cdc.debezium.values import UNAVAILABLE, reader
 from streamlab.errors import CannotCapture, ProtocolError, SettingsError
 
 from .records import ROW, base64, dumps, envelope, key_of, schema_of, with_schema

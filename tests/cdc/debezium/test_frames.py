@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from streamlab.cdc import UNCHANGED, ChangeEvent, Operation
 from streamlab.cdc.debezium import DebeziumSource, KafkaPosition
 from streamlab.cdc.debezium.decoder import Decoder
-from streamlab.cdc.debezium.frames import FrameMaker, Records
+from streamlab.cdc.debezium.frames import FrameMaker
+from streamlab.cdc.debezium.records import Records
 from streamlab.cdc.debezium.values import UNAVAILABLE
 from streamlab.errors import ProtocolError, SettingsError
 
@@ -25,8 +26,9 @@ from .records import ROW, base64, dumps, envelope, key_of, schema_of, with_schem
 
 
 def records(*values: bytes, key: bytes | None = None) -> Records:
-    key = key or key_of(1)
-    return Records(list(values), [key] * len(values), [0] * len(values), list(range(len(values))))
+    made = Records()
+    made.add(values, [key or key_of(1)] * len(values), 0, range(len(values)))
+    return made
 
 
 def made(*values: bytes, key: bytes | None = None, whole: bool = False, **options: Any) -> list[pl.DataFrame]:

@@ -1,0 +1,228 @@
+"""Envelopes of one schema as a frame: whole columns at once, no object for a value.
+
+What is alike is cut out of the text (`streamlab.cdc.debezium.cut`), what is not is parsed by Polars; behind that all is
+the same.
+
+Needs the extra ``frames``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import polars as pl
+
+from streamlab.cdc.debezium.columns import Column, column_of
+from streamlab.cdc.debezium.cut import Form
+from streamlab.cdc.debezium.envelope import database_of
+from streamlab.cdc.debezium.rows import MALFORMED
+from streamlab.cdc.debezium.schema import Field
+from streamlab.cdc.debezium.values import UNAVAILABLE
+from streamlab.cdc.event import Operation
+from streamlab.cdc.frames.batch import Frame
+
+__all__ = ["NAMES", "OPERATION", "UNFIT", "Table", "shown"]
+
+OPERATION: Final = pl.Enum([each.value for each in Operation])
+UNFIT: Final = pl.List(pl.Struct({"column": pl.String, "text": pl.String}))
+NAMES: Final = pl.List(pl.String)
+
+_CODES: Final = {
+    "c": "INSERT", "u": "UPDATE", "d": "DELETE", "t": "TRUNCATE", "r": "SNAPSHOT", "m": "MESSAGE",
+}  # fmt: skip
+_META: Final = ("operation", "position", "partition", "ordinal", "ts", "old", "unchanged", "unfit")
+_BASE64: Final = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="
+
+
+class Table:
+    """How the envelopes of one schema become a frame. Used by one thread.
+
+    Parameters
+    ----------
+    schema : Field
+        Of the envelope.
+    whole_before : bool
+        Whether PostgreSQL's old rows are whole.
+    only : tuple of str, optional
+        The one schema and table whose records may come.
+
+    Raises
+    ------
+    ValueError
+        It is no envelope, or a column has a type that does not exist.
+    """
+
+    def __init__(self, schema: Field, *, whole_before: bool, only: tuple[str, str] | None = None) -> None:
+        self._only = only
+        fields = {each["field"]: each for each in schema["fields"]}
+        if not {"op", "source", "before", "after"} <= fields.keys():
+            raise ValueError("it is no envelope of a row")
+        source = {each["field"] for each in fields["source"]["fields"]}
+        database = database_of(fields["source"].get("name") or "")
+        self._columns: dict[str, Column] = {
+            each["field"]: column_of(each, database) for each in fields["after"]["fields"]
+        }  # fmt: skip
+        self._names = dict(zip(self._columns, shown(list(self._columns)), strict=True))
+        self._placeholders = [
+            name for name, column in self._columns.items() if database == "postgresql" and column.wire == pl.String
+        ]  # fmt: skip
+        self._keyed = database == "postgresql" and not whole_before
+        self._where = "schema" if "schema" in source else "db"
+        self._time, self._unit = ("ts_us", 1) if "ts_us" in source else ("ts_ms", 1000)
+        self._wires = {name: column.wire for name, column in self._columns.items()}
+        row = pl.Struct(self._wires)
+        said = pl.Struct({self._time: pl.Int64, self._where: pl.String, "table": pl.String})
+        self._schema: dict[str, Any] = {"before": row, "after": row, "op": pl.String, "source": said}
+        self._cuttable = all(column.scalar for column in self._columns.values())
+        self._form: Form | None = None
+
+    def read(self, records: pl.DataFrame, key: tuple[str, ...]) -> Iterator[Frame]:
+        """Frames of these payloads, one for each table.
+
+        Parameters
+        ----------
+        records : polars.DataFrame
+            ``value``, ``position`` and ``partition``.
+        key : tuple of str
+            The columns of the primary key.
+
+        Raises
+        ------
+        ValueError, polars.exceptions.PolarsError
+            There is something in them that does not go this way.
+        """
+        raw = self._raw(records["value"].cast(pl.String)).hstack(records.select("position", "partition"))
+        places = raw.select("schema", "table").unique(maintain_order=True).rows()
+        if self._only is not None and places != [self._only]:
+            raise ValueError("there are other tables among them")
+        for schema, table in places:
+            part = raw
+            if len(places) > 1:
+                part = raw.filter((pl.col("schema") == schema) & (pl.col("table") == table))
+            yield Frame(schema, table, self._frame(part, key), key)
+
+    # -- from text to columns as JSON has them ----------------------------------------------------
+
+    def _raw(self, text: pl.Series) -> pl.DataFrame:
+        """``schema``, ``table``, ``op``, ``time``, ``now``, and ``old`` where an update has an old row."""
+        form = self._form or self._learned(text[0])
+        if form is None:
+            return self._parsed(text)
+        cut = form.cut(text)
+        many = 2 * cut.rest.len() > text.len()
+        self._form = None if many else form
+        if many:
+            return self._parsed(text)
+        schema, table = form.table
+        raw = cut.raw.with_columns(schema=pl.lit(schema), table=pl.lit(table))
+        if cut.rest.is_empty():
+            return raw.drop("index")
+        rest = self._parsed(text.gather(cut.rest)).with_columns(cut.rest.alias("index"))
+        return pl.concat([raw, rest], how="diagonal").sort("index").drop("index")
+
+    def _learned(self, sample: str) -> Form | None:
+        if not self._cuttable:
+            return None
+        try:
+            form = Form(sample, self._wires, time=self._time, where=self._where)
+        except MALFORMED:
+            return None
+        return form if self._only in {None, form.table} else None
+
+    def _parsed(self, text: pl.Series) -> pl.DataFrame:
+        raw = pl.read_ndjson(io.BytesIO(text.str.join("\n")[0].encode()), schema=self._schema)
+        if raw.height != text.len():
+            raise ValueError("a record has more than one line")
+        if raw["op"].null_count() or not raw["op"].is_in(list(_CODES)).all():
+            raise ValueError("there is no such operation")
+        made = raw.select(
+            pl.col("source").struct.field(self._where).alias("schema"),
+            pl.col("source").struct.field("table").alias("table"),
+            "op",
+            pl.col("source").struct.field(self._time).alias("time"),
+            pl.when(pl.col("op") == "d").then("before").otherwise("after").alias("now"),
+            pl.when(pl.col("op") == "u").then("before").alias("old"),
+        )
+        return made if made["old"].null_count() < made.height else made.drop("old")
+
+    # -- from there to a frame --------------------------------------------------------------------
+
+    def _frame(self, raw: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+        rows = raw["now"].struct.unnest()
+        if self._keyed and key and (deleted := raw["op"] == "d").any():
+            rows = rows.with_columns(
+                pl.when(~pl.lit(deleted)).then(pl.col(name)).alias(name) for name in self._columns if name not in key
+            )
+        absent = {}
+        for name in self._placeholders:
+            mask = rows[name].is_in([UNAVAILABLE, _BASE64]).fill_null(value=False)
+            if mask.any():
+                absent[self._names[name]] = mask
+                rows = rows.with_columns(pl.when(~pl.lit(mask)).then(pl.col(name)).alias(name))
+        made = self._made(rows)
+        head = raw.select(
+            pl.col("op").replace_strict(_CODES, return_dtype=OPERATION).alias("operation"),
+            "position",
+            "partition",
+            pl.lit(0, dtype=pl.UInt32).alias("ordinal"),
+            (pl.col("time") * self._unit).cast(pl.Datetime("us", "UTC")).alias("ts"),
+        )
+        old = self._old(raw["old"]) if "old" in raw.columns else None
+        if old is None:
+            old = pl.Series([None], dtype=pl.Struct(made.schema)).new_from_index(0, raw.height)
+        tail = [old.alias("old"), _unchanged(raw.height, absent).alias("unchanged"), self._unfit(rows, made)]
+        return head.hstack(made).hstack(tail)
+
+    def _made(self, rows: pl.DataFrame) -> pl.DataFrame:
+        made = rows.select(column.made(pl.col(name)).alias(self._names[name]) for name, column in self._columns.items())
+        again = [
+            column.again(pl.col(name)).alias(self._names[name])
+            for name, column in self._columns.items()
+            if column.again is not None and made[self._names[name]].null_count() > rows[name].null_count()
+        ]
+        return made.with_columns(rows.select(again)) if again else made
+
+    def _old(self, rows: pl.Series) -> pl.Series | None:
+        """The old rows of updates; they alone are made."""
+        there = rows.is_not_null()
+        if not there.any():
+            return None
+        made = self._made(rows.filter(there).struct.unnest()).to_struct()
+        if there.all():
+            return made
+        places = pl.select(pl.when(there).then(there.cum_sum() - 1)).to_series()
+        return made.gather(places)
+
+    def _unfit(self, rows: pl.DataFrame, made: pl.DataFrame) -> pl.Series:
+        notes: list[list[dict[str, str]] | None] | None = None
+        for name, shown in self._names.items():
+            if made[shown].null_count() == rows[name].null_count():
+                continue
+            for index in (made[shown].is_null() & rows[name].is_not_null()).arg_true():
+                notes = notes or [None] * rows.height
+                listed = notes[index] = notes[index] or []
+                listed.append({"column": shown, "text": str(rows[name][index])})
+        if notes is None:
+            return pl.Series("unfit", [None], dtype=UNFIT).new_from_index(0, rows.height)
+        return pl.Series("unfit", notes, dtype=UNFIT)
+
+
+def shown(columns: list[str]) -> list[str]:
+    """Names of columns in a frame: one that is also the frame's own gets a ``_`` behind it."""
+    taken, names = {*_META, *columns}, []
+    for name in columns:
+        shown = name
+        while shown in _META or (shown != name and shown in taken):
+            shown += "_"
+        taken.add(shown)
+        names.append(shown)
+    return names
+
+
+def _unchanged(count: int, masks: Mapping[str, pl.Series]) -> pl.Series:
+    if not masks:
+        return pl.Series([None], dtype=NAMES).new_from_index(0, count)
+    names = pl.concat_list([pl.when(pl.lit(mask)).then(pl.lit(name)) for name, mask in masks.items()]).list.drop_nulls()
+    return pl.select(pl.when(names.list.len() > 0).then(names)).to_series()
