@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from streamlab.cdc.debezium.position import KafkaPosition
 from streamlab.cdc.debezium.topic_reader import TopicReader
+from streamlab.cdc.debezium.transactions import Passed
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import Position
 from streamlab.cdc.source import enough
@@ -26,7 +27,7 @@ from streamlab.errors import ChangeStreamError, SettingsError
 
 if TYPE_CHECKING:
     from streamlab.cdc.debezium.frames import FrameMaker
-    from streamlab.cdc.debezium.records import Records
+    from streamlab.cdc.debezium.gathered import Gathered
     from streamlab.cdc.frames import FrameBatch
 
 __all__ = ["DebeziumSource"]
@@ -148,45 +149,55 @@ class DebeziumSource(TopicReader):
     def _next_frames(
         self, maker: FrameMaker, timeout: float | None, upto: KafkaPosition | None, max_rows: int, max_wait: float
     ) -> FrameBatch | None:
+        from streamlab.cdc.debezium.gathered import Gathered
+
+        with Gathered(maker) as gathered:
+            return self._gather(gathered, timeout, upto, max_rows, max_wait)
+
+    def _gather(
+        self, gathered: Gathered, timeout: float | None, upto: KafkaPosition | None, max_rows: int, max_wait: float
+    ) -> FrameBatch | None:
         from streamlab.cdc.debezium.frames import last_time
         from streamlab.cdc.frames.batch import FrameBatch
 
-        records: dict[str, Records] = {}
-        ends: dict[tuple[str, int], int] = {}
+        group = self._group
         deadline = None if timeout is None else time.monotonic() + timeout
         due = 0.0
-        waiting = self._group.joined
+        waiting = group.joined
         while not self._stopping.is_set():
-            if not ends.keys() <= self._group.books.cursor.keys():
+            if not gathered.ends.keys() <= group.books.cursor.keys():
                 # A partition went to another member while records of it were gathered: all are fetched again.
                 self._drop()
-                records, ends = {}, {}
+                gathered.clear()
             now = time.monotonic()
-            count = sum(map(len, records.values()))
-            reached = upto is not None and (not self._group.books.missing(upto) or self._reached_with(upto, ends))
+            count = gathered.count
+            reached = upto is not None and self._reached_with(upto, gathered.ends)
             if count and (count >= max_rows or now >= due or reached or self._queue):
                 break
             if self._queue and isinstance(error := self._queue[0], ChangeStreamError):
                 raise error
-            if not count and ends:
-                with self._group.lock:
-                    self._group.books.passed(ends)
-                ends = {}
-            if not count and upto is not None and self._group.reached(upto):
+            if not count and gathered.ends:
+                with group.lock:
+                    group.books.passed(gathered.ends)
+                gathered.clear()
+            if not count and upto is not None and group.reached(upto):
                 return None
             if not count and deadline is not None and now >= deadline and waiting:
                 return None
-            self._collect(records, ends, 0.1 if not count else min(0.1, max(0.0, due - now)))
-            self._group.commit()
-            if not count and records:
+            self._collect(gathered, 0.1 if not count else min(0.1, max(0.0, due - now)))
+            group.commit()
+            if not count and gathered.count:
                 due = time.monotonic() + max_wait
-            if not waiting and self._group.joined:
+            if not waiting and group.joined:
                 waiting, deadline = True, None if timeout is None else time.monotonic() + timeout
         else:
             return None
-        frames = tuple(frame for topic, each in records.items() for frame in maker.frames(topic, each))
-        end = KafkaPosition.of(ends)
-        with uninterrupted(), self._group.lock:
-            self._group.books.hand_out(end)
+        frames, end = gathered.frames(), KafkaPosition.of(gathered.ends)
+        with uninterrupted(), group.lock:
+            group.books.hand_out(end)
             self._loose = False
-        return FrameBatch(frames, end, last_time(frames), transactions=sum(map(len, records.values())))
+        return FrameBatch(frames, end, last_time(frames), transactions=gathered.count)
+
+    def _reached_with(self, upto: KafkaPosition, ends: Passed) -> bool:
+        """Whether what is received reaches so far."""
+        return all(ends.get(place, 0) >= upto.offsets[place] for place in self._group.books.missing(upto))

@@ -34,7 +34,7 @@ from streamlab.errors import ChangeStreamError, SettingsError, StreamLost
 from streamlab.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from streamlab.cdc.debezium.records import Records
+    from streamlab.cdc.debezium.gathered import Gathered
 
 __all__ = ["TopicReader"]
 
@@ -192,10 +192,8 @@ class TopicReader(Followed):
                 raise
         self._watch(member)
 
-    def _collect(self, records: dict[str, Records], ends: Passed, timeout: float) -> None:
-        """Receive without decoding: values by topic, and where they end."""
-        from streamlab.cdc.debezium.records import Records
-
+    def _collect(self, into: Gathered, timeout: float) -> None:
+        """Receive without decoding."""
         member = self._group.join()
         self._group.obey()
         received = 0
@@ -203,23 +201,13 @@ class TopicReader(Followed):
             self._loose = True
             messages = member.drain(_CHUNK, timeout)
             for each in stretches(
-                messages, self._group.books.cursor, lambda problem, message: self._problem(problem, message, ends)
+                messages, self._group.books.cursor, lambda problem, message: self._problem(problem, message, into.ends)
             ):
-                ends[each.place] = each.end
-                if each.messages:
-                    into = records.get(each.place[0]) or records.setdefault(each.place[0], Records())
-                    into.add(each.values, each.keys, each.place[1], each.offsets)
-                    received += each.size
+                into.add(each)
+                received += each.size
         if received:
             self._count_bytes.inc(received)
         self._watch(member)
-
-    def _reached_with(self, upto: KafkaPosition, ends: Passed) -> bool:
-        """Whether what is received reaches so far."""
-        missing = self._group.books.missing(upto)
-        return all(
-            ends.get((topic, number), 0) >= offset for topic, number, offset in upto if (topic, number) in missing
-        )
 
     def _take(self, messages: list[Any]) -> None:
         """Decode what was received; what cannot be decoded waits in the queue as its error."""
