@@ -50,6 +50,16 @@ class Cut:
     rest: pl.Series
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Rows of one kind: into how many pieces they fall, what stands in these, and what that means."""
+
+    count: int
+    picked: list[pl.Expr]
+    bodies: list[pl.Expr]
+    values: list[pl.Expr]
+
+
 class Form:
     """The form of the envelopes of one table.
 
@@ -102,6 +112,8 @@ class Form:
         self._names = [orjson.dumps(name).decode() + ":" for name in columns]
         if any(_CELL in name for name in self._names):
             raise ValueError("a name that is cut itself")
+        self._steps = self._outside()
+        self._kinds: dict[tuple[bool, bool], _Kind] = {}
 
     def cut(self, text: pl.Series) -> Cut:
         """Cut records, of which each is one line of text.
@@ -133,51 +145,66 @@ class Form:
             return Cut(raw, left.clear())
         return Cut(raw, left.filter(~left.is_in(raw["index"].implode())))
 
-    def _found(self, texts: pl.DataFrame) -> pl.DataFrame:
-        """What stands outside of the rows; ``row`` is NULL where something there is not as expected."""
-        told = {f"told{index}": _TEXT.str.find(each, literal=True) for index, each in enumerate(self._told)}
+    def _outside(self) -> tuple[list[pl.Expr], ...]:
+        """What finds, step by step, the things that stand outside of the rows."""
+        told = [_TEXT.str.find(each, literal=True).alias(f"told{index}") for index, each in enumerate(self._told)]
         last = pl.col(f"told{len(told) - 1}").cast(pl.Int64)
-        at = texts.select(
-            _TEXT.cast(pl.Binary), at=_TEXT.str.find(_SOURCE, literal=True), **told
-        )  # fmt: skip
         size = len(self._time) + self._digits + 1
-        parts = at.select(
-            "at", *told, time_at=last - self._since_time,
-            row=_TEXT.bin.slice(0, pl.col("at")).cast(pl.String),
-            micros=_TEXT.bin.slice(last - self._since_time, size).cast(pl.String, strict=False),
-            tail=_TEXT.bin.tail(self._to_end).cast(pl.String, strict=False),
-        )  # fmt: skip
         digits = pl.col("micros").str.strip_prefix(self._time).str.strip_suffix(",")
-        return parts.with_columns(time=digits.cast(pl.Int64, strict=False)).select(
-            "time",
-            op=_TAIL.str.slice(len(_OP), 1),
-            row=pl.when(
-                (pl.col("at") < pl.col("time_at")) & pl.col("told0").is_not_null() & pl.col("time").is_not_null()
-                & (digits.str.len_bytes() == self._digits) & _TAIL.str.contains(_END)
-            ).then(_ROW),
+        return (
+            [_TEXT.cast(pl.Binary), _TEXT.str.find(_SOURCE, literal=True).alias("at"), *told],
+            [
+                pl.col("at"), pl.col("told0"), (last - self._since_time).alias("time_at"),
+                _TEXT.bin.slice(0, pl.col("at")).cast(pl.String).alias("row"),
+                _TEXT.bin.slice(last - self._since_time, size).cast(pl.String, strict=False).alias("micros"),
+                _TEXT.bin.tail(self._to_end).cast(pl.String, strict=False).alias("tail"),
+            ],
+            [
+                pl.all(), digits.cast(pl.Int64, strict=False).alias("time"), digits.str.len_bytes().alias("digits"),
+            ],
+            [
+                pl.col("time"), _TAIL.str.slice(len(_OP), 1).alias("op"),
+                pl.when(
+                    (pl.col("at") < pl.col("time_at")) & pl.col("told0").is_not_null() & pl.col("time").is_not_null()
+                    & (pl.col("digits") == self._digits) & _TAIL.str.contains(_END)
+                ).then(_ROW).alias("row"),
+            ],
         )  # fmt: skip
+
+    def _found(self, found: pl.DataFrame) -> pl.DataFrame:
+        """What stands outside of the rows; ``row`` is NULL where something there is not as expected."""
+        for step in self._steps:
+            found = found.select(step)
+        return found
 
     def _part(self, found: pl.DataFrame, index: pl.Series | None, *, before: bool, after: bool) -> pl.DataFrame:
         """The records of one of the three kinds: a row that is new, one that is gone, or both."""
+        kind = self._kinds.get((before, after)) or self._kinds.setdefault((before, after), self._kind(before, after))
         found = found.with_row_index()
         if index is not None:
             found = found[index]
-        count = len(self._columns) * (before + after) + (before != after)
         cells = found["row"].str.split(_CELL)
-        right = cells.list.len() == count
+        right = cells.list.len() == kind.count
         if not right.all():
             found, cells = found.filter(right), cells.filter(right)
-        flat = cells.explode(empty_as_null=True)
-        table = pl.DataFrame([flat.gather_every(count, each).alias(f"{each}") for each in range(count)])
+        table = cells.explode(empty_as_null=True).alias("cell").to_frame().select(kind.picked)
+        made = table.with_columns(*kind.bodies, found["op"]).select(kind.values)
+        raw = found.select("index", "op", "time").hstack(made)
+        return (raw if raw["fit"].all() else raw.filter("fit")).drop("fit")
+
+    def _kind(self, before: bool, after: bool) -> _Kind:
+        """How rows of one kind are read; said once, for saying it takes longer than reading some hundred rows."""
+        columns = len(self._columns)
+        count = columns * (before + after) + (before != after)
         first = '{"before":'
         rows: dict[str, int] = {}
         begins, ends = [""] * count, [""] * count
         if before:
             rows["now" if not after else "old"] = 0
             begins[0] = first + "{"
-            ends[len(self._columns) - 1] = "}"
+            ends[columns - 1] = "}"
         if after:
-            rows["now"] = start = len(self._columns) if before else 1
+            rows["now"] = start = columns if before else 1
             begins[start] = 'after":{'
             ends[-1] = "}"
         letter = pl.col("op")
@@ -187,24 +214,26 @@ class Form:
         elif not after:
             fits.append(pl.col(f"{count - 1}") == 'after":null')
         values: dict[str, list[pl.Expr]] = {}
-        stripped: list[pl.Expr] = []
+        bodies: list[pl.Expr] = []
         for name, start in rows.items():
             values[name] = []
             for number, (column, wire) in enumerate(self._columns.items()):
                 at = start + number
                 # The mark before a name went with the cut, but for the first of a row.
                 said = self._names[number] if begins[at] else self._names[number][1:]
-                text, value, fit = _cell(f"{at}", wire, begins[at] + said, ends[at])
-                stripped.append(text)
+                body, value, fit = _cell(f"{at}", wire, begins[at] + said, ends[at])
+                bodies.append(body)
                 fits.append(fit)
                 values[name].append(value.alias(column))
-        table = table.hstack(found.select("op")).with_columns(stripped)
-        made = table.select(
-            *(pl.struct(each).alias(name) for name, each in values.items()),
-            pl.all_horizontal(fits).fill_null(value=False).alias("fit"),
+        return _Kind(
+            count,
+            [pl.col("cell").gather_every(count, each).alias(f"{each}") for each in range(count)],
+            bodies,
+            [
+                *(pl.struct(each).alias(name) for name, each in values.items()),
+                pl.all_horizontal(fits).fill_null(value=False).alias("fit"),
+            ],
         )
-        raw = found.select("index", "op", "time").hstack(made)
-        return (raw if raw["fit"].all() else raw.filter("fit")).drop("fit")
 
 
 def _cell(at: str, wire: Any, begin: str, end: str) -> tuple[pl.Expr, pl.Expr, pl.Expr]:

@@ -71,6 +71,8 @@ class FrameMaker:
     def _last(self, values: pl.Series, first: int, head: Head[Table | None] | None, heads: Heads[Table | None]) -> int:
         """Where the records end that begin like the first of them; those without a schema, if `head` is none."""
         begin, size, last = _SCHEMA if head is None else head.head, _STEP, first + 1
+        if not first:
+            size = values.len()  # nearly always all are alike
         # In growing steps: looking at all the rest for each that differs would take the square of the time.
         while last < values.len():
             part = values[last : last + size]

@@ -23,7 +23,7 @@ from streamlab.cdc.frames.batch import Frame
 
 __all__ = ["Gathered"]
 
-_PIECE: Final = 12_000
+_PIECE: Final = 10_000
 """Records of a topic that are decoded together. For less, what each column costs beside its values would tell."""
 
 

@@ -65,7 +65,7 @@ class Table:
             each["field"]: column_of(each, database) for each in fields["after"]["fields"]
         }  # fmt: skip
         self._names = dict(zip(self._columns, shown(list(self._columns)), strict=True))
-        self._placeholders = [
+        self._left_out_names = [
             name for name, column in self._columns.items() if database == "postgresql" and column.wire == pl.String
         ]  # fmt: skip
         self._keyed = database == "postgresql" and not whole_before
@@ -77,6 +77,18 @@ class Table:
         self._schema: dict[str, Any] = {"before": row, "after": row, "op": pl.String, "source": said}
         self._cuttable = all(column.scalar for column in self._columns.values())
         self._form: Form | None = None
+        # Said once: for few records that takes longer than all that is done with them.
+        self._left_out = [
+            pl.col(name).is_in([UNAVAILABLE, _BASE64]).fill_null(value=False) for name in self._left_out_names
+        ]  # fmt: skip
+        self._values = [column.made(pl.col(name)).alias(self._names[name]) for name, column in self._columns.items()]
+        self._head = [
+            pl.col("op").replace_strict(_CODES, return_dtype=OPERATION).alias("operation"),
+            pl.col("position"),
+            pl.col("partition"),
+            pl.lit(0, dtype=pl.UInt32).alias("ordinal"),
+            (pl.col("time") * self._unit).cast(pl.Datetime("us", "UTC")).alias("ts"),
+        ]
 
     def read(self, records: pl.DataFrame, key: tuple[str, ...]) -> Iterator[Frame]:
         """Frames of these payloads, one for each table.
@@ -93,10 +105,10 @@ class Table:
         ValueError, polars.exceptions.PolarsError
             There is something in them that does not go this way.
         """
-        raw = self._raw(records["value"].cast(pl.String)).hstack(records.select("position", "partition"))
-        places = raw.select("schema", "table").unique(maintain_order=True).rows()
+        raw, places = self._raw(records["value"].cast(pl.String))
         if self._only is not None and places != [self._only]:
             raise ValueError("there are other tables among them")
+        raw = raw.hstack(records.select("position", "partition"))
         for schema, table in places:
             part = raw
             if len(places) > 1:
@@ -105,22 +117,28 @@ class Table:
 
     # -- from text to columns as JSON has them ----------------------------------------------------
 
-    def _raw(self, text: pl.Series) -> pl.DataFrame:
-        """``schema``, ``table``, ``op``, ``time``, ``now``, and ``old`` where an update has an old row."""
+    def _raw(self, text: pl.Series) -> tuple[pl.DataFrame, list[Any]]:
+        """``op``, ``time``, ``now``, and ``old`` where an update has an old row; and which tables there are.
+
+        Where these are several, there are ``schema`` and ``table`` too.
+        """
         form = self._form or self._learned(text[0])
         if form is None:
-            return self._parsed(text)
+            return self._all_parsed(text)
         cut = form.cut(text)
         many = 2 * cut.rest.len() > text.len()
         self._form = None if many else form
         if many:
-            return self._parsed(text)
+            return self._all_parsed(text)
+        if cut.rest.is_empty():
+            return cut.raw, [form.table]
         schema, table = form.table
         raw = cut.raw.with_columns(schema=pl.lit(schema), table=pl.lit(table))
-        if cut.rest.is_empty():
-            return raw.drop("index")
         rest = self._parsed(text.gather(cut.rest)).with_columns(cut.rest.alias("index"))
-        return pl.concat([raw, rest], how="diagonal").sort("index").drop("index")
+        return _told(pl.concat([raw, rest], how="diagonal").sort("index"))
+
+    def _all_parsed(self, text: pl.Series) -> tuple[pl.DataFrame, list[Any]]:
+        return _told(self._parsed(text))
 
     def _learned(self, sample: str) -> Form | None:
         if not self._cuttable:
@@ -156,19 +174,13 @@ class Table:
                 pl.when(~pl.lit(deleted)).then(pl.col(name)).alias(name) for name in self._columns if name not in key
             )
         absent = {}
-        for name in self._placeholders:
-            mask = rows[name].is_in([UNAVAILABLE, _BASE64]).fill_null(value=False)
-            if mask.any():
+        masks = rows.select(self._left_out)
+        for name in self._left_out_names:
+            if (mask := masks[name]).any():
                 absent[self._names[name]] = mask
                 rows = rows.with_columns(pl.when(~pl.lit(mask)).then(pl.col(name)).alias(name))
         made = self._made(rows)
-        head = raw.select(
-            pl.col("op").replace_strict(_CODES, return_dtype=OPERATION).alias("operation"),
-            "position",
-            "partition",
-            pl.lit(0, dtype=pl.UInt32).alias("ordinal"),
-            (pl.col("time") * self._unit).cast(pl.Datetime("us", "UTC")).alias("ts"),
-        )
+        head = raw.select(self._head)
         old = self._old(raw["old"]) if "old" in raw.columns else None
         if old is None:
             old = pl.Series([None], dtype=pl.Struct(made.schema)).new_from_index(0, raw.height)
@@ -176,7 +188,7 @@ class Table:
         return head.hstack(made).hstack(tail)
 
     def _made(self, rows: pl.DataFrame) -> pl.DataFrame:
-        made = rows.select(column.made(pl.col(name)).alias(self._names[name]) for name, column in self._columns.items())
+        made = rows.select(self._values)
         again = [
             column.again(pl.col(name)).alias(self._names[name])
             for name, column in self._columns.items()
@@ -207,6 +219,11 @@ class Table:
         if notes is None:
             return pl.Series("unfit", [None], dtype=UNFIT).new_from_index(0, rows.height)
         return pl.Series("unfit", notes, dtype=UNFIT)
+
+
+def _told(raw: pl.DataFrame) -> tuple[pl.DataFrame, list[Any]]:
+    """The same, and which tables there are in it."""
+    return raw, raw.select("schema", "table").unique(maintain_order=True).rows()
 
 
 def shown(columns: list[str]) -> list[str]:
