@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlab.cdc import UNCHANGED, ChangeEvent, Operation
-from streamlab.cdc.debezium import DebeziumSource, KafkaPosition
+from streamlab.cdc.debezium import DebeziumSource, KafkaPosition, gathered
 from streamlab.cdc.debezium.decoder import Decoder
 from streamlab.cdc.debezium.frames import FrameMaker
 from streamlab.cdc.debezium.records import Records
@@ -183,7 +183,11 @@ def test_two_schemas_in_one_batch_are_two_frames_and_a_bad_record_names_its_plac
 
 
 @pytest.mark.integration
-def test_frames_of_a_real_topic_are_acknowledged_and_go_on(table: Table) -> None:
+@pytest.mark.parametrize("piece", [7, 10_000])
+def test_frames_of_a_real_topic_are_acknowledged_and_go_on(
+    table: Table, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathered, "_PIECE", piece)
     table.insert(*range(100))
     table.commit("UPDATE {} SET total = 2 WHERE id < 10", "DELETE FROM {} WHERE id = 5")
     with table.reader(transaction_topic=None) as source:
