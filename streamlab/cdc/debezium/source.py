@@ -23,7 +23,7 @@ from streamlab.cdc.debezium.transactions import Passed
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import Position
 from streamlab.cdc.source import enough
-from streamlab.errors import ChangeStreamError, SettingsError
+from streamlab.errors import SettingsError
 
 if TYPE_CHECKING:
     from streamlab.cdc.debezium.frames import FrameMaker
@@ -138,7 +138,7 @@ class DebeziumSource(TopicReader):
             self._decoder, whole_before=self._replica_identity == "full"
         )  # fmt: skip
         iteration = self._begin()
-        if self._queue:
+        if self._waiting:
             self._drop()  # decoded as events, and to come again
 
         def following(timeout: float | None, upto: KafkaPosition | None) -> FrameBatch | None:
@@ -172,10 +172,10 @@ class DebeziumSource(TopicReader):
             now = time.monotonic()
             count = gathered.count
             reached = upto is not None and self._reached_with(upto, gathered.ends)
-            if count and (count >= max_rows or now >= due or reached or self._queue):
+            if count and (count >= max_rows or now >= due or reached or self._waiting):
                 break
-            if self._queue and isinstance(error := self._queue[0], ChangeStreamError):
-                raise error
+            if self._waiting.error is not None:
+                raise self._waiting.error
             if not count and gathered.ends:
                 with group.lock:
                     group.books.passed(gathered.ends)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 
-from streamlab import metrics
-from streamlab.cdc.debezium.consumer import Member, said
-from streamlab.cdc.debezium.decoder import Decoder, refused
-from streamlab.cdc.debezium.envelope import Decoded
+from streamlab.cdc.debezium.consumer import Member
+from streamlab.cdc.debezium.decoder import Decoder
 from streamlab.cdc.debezium.group import Group
 from streamlab.cdc.debezium.position import KafkaPosition, Partition
-from streamlab.cdc.debezium.received import Stretch, stretches
+from streamlab.cdc.debezium.received import stretches
 from streamlab.cdc.debezium.registry import Registry, Schemas
-from streamlab.cdc.debezium.rows import MALFORMED
-from streamlab.cdc.debezium.transactions import Assembler, Passed, singles
-from streamlab.cdc.event import ChangeEvent
+from streamlab.cdc.debezium.transactions import Assembler
+from streamlab.cdc.debezium.waiting import Waiting
 from streamlab.cdc.followed import Followed
 from streamlab.cdc.garbage import as_usual, uncollected
 from streamlab.cdc.handling import Handlers
@@ -38,20 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TopicReader"]
 
-log = logging.getLogger(__name__)
-
 _SLICE: Final = 0.1
 _CHUNK: Final = 2000
-_MOST: Final = 20_000
-"""Records of one partition that wait for their transaction, from which on no more of it are fetched."""
-
-
-class _Singles(deque[Transaction]):
-    """Changes of one partition that stand for themselves, not handed out yet."""
-
-
-Waiting = Transaction | _Singles | Passed | ChangeStreamError
-"""What stands in the queue; one that is an error stays there, and is raised each time."""
 
 
 class TopicReader(Followed):
@@ -102,17 +85,11 @@ class TopicReader(Followed):
             grouped=transaction_topic is not None,
             registered=Schemas(Registry(schema_registry).schema) if schema_registry else None,
         )
-        self._queue: deque[Waiting] = deque()
-        self._quiet: Passed = {}
-        """Partitions whose end was told while a record before it waited for its transaction."""
+        self._waiting = Waiting(self._group, self._decoder, self._assembler)
         self._bad_since: float | None = None
         self._replica_identity = replica_identity
         self._loose = False
         """Whether records were received that are neither in the queue nor handed out."""
-        self._seconds: float | None = None
-        self._count_bytes = metrics.CDC_RECEIVED_BYTES.labels(group)
-        self._count_transactions = metrics.CDC_TRANSACTIONS.labels(group)
-        self._show_seconds = metrics.CDC_LAG_SECONDS.labels(group)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} topics={list(self.topics)} at {self.bootstrap}>"
@@ -124,56 +101,27 @@ class TopicReader(Followed):
 
     def _next(self, timeout: float | None, upto: KafkaPosition | None = None) -> Transaction | None:
         deadline = None if timeout is None else time.monotonic() + timeout
-        queue, group = self._queue, self._group
-        waiting = group.joined
+        group = self._group
+        known = group.joined
         while not self._stopping.is_set():
-            while queue and not group.paused:
-                item = queue[0]
-                if isinstance(item, ChangeStreamError):
-                    raise item
-                if isinstance(item, dict):
-                    with group.lock:
-                        group.books.passed(item)
-                    queue.popleft()
-                    continue
-                transaction = item[0] if isinstance(item, _Singles) else item
-                with group.lock:
-                    group.books.hand_out(transaction.end_position)  # type: ignore[arg-type]
-                    if isinstance(item, _Singles):
-                        item.popleft()
-                    if item is transaction or not item:
-                        queue.popleft()
-                    return transaction
+            if not group.paused and (transaction := self._waiting.next()) is not None:
+                return transaction
             if upto is not None and group.reached(upto):
                 return None
             left = _SLICE if deadline is None else max(0.0, min(_SLICE, deadline - time.monotonic()))
             self._fill(left)
             group.commit()
-            if not waiting and timeout is not None and group.member is not None:
+            if not known and timeout is not None and group.member is not None:
                 # Nothing can come before the group has given out its partitions: the wait begins then, once.
-                waiting, deadline = group.joined, time.monotonic() + timeout
-            if deadline is not None and not queue and time.monotonic() >= deadline:
+                known, deadline = group.joined, time.monotonic() + timeout
+            if deadline is not None and not self._waiting and time.monotonic() >= deadline:
                 return None
         return None
 
     def _ready(self, rows: int) -> list[Transaction]:
-        queue, books = self._queue, self._group.books
-        found: list[Transaction] = []
         if self._group.paused or self._stopping.is_set():
-            return found
-        with self._group.lock:
-            while rows > 0 and queue and isinstance(item := queue[0], (Transaction, _Singles)):
-                size = len(item)
-                if isinstance(item, _Singles) and size > rows:
-                    found.extend(item.popleft() for _ in range(rows))
-                    size = rows
-                else:
-                    found.extend(item if isinstance(item, _Singles) else (item,))
-                    queue.popleft()
-                # Of changes of one partition the last says it all.
-                books.hand_out(found[-1].end_position)  # type: ignore[arg-type]
-                rows -= size
-        return found
+            return []
+        return self._waiting.some(rows)
 
     def _fill(self, timeout: float) -> None:
         """Receive and decode."""
@@ -182,11 +130,7 @@ class TopicReader(Followed):
         with uninterrupted():
             try:
                 with uncollected():
-                    messages = member.drain(_CHUNK, timeout)
-                    if self._assembler is None:
-                        self._take(messages)
-                    else:
-                        self._assemble(messages, self._assembler)
+                    self._waiting.receive(member.drain(_CHUNK, timeout))
             except BaseException:
                 self._drop()
                 raise
@@ -200,124 +144,17 @@ class TopicReader(Followed):
         with uninterrupted(), uncollected():
             self._loose = True
             messages = member.drain(_CHUNK, timeout)
-            for each in stretches(
-                messages, self._group.books.cursor, lambda problem, message: self._problem(problem, message, into.ends)
-            ):
+            problem = partial(self._waiting.problem, passed=into.ends)
+            for each in stretches(messages, self._group.books.cursor, problem):
                 into.add(each)
                 received += each.size
-        if received:
-            self._count_bytes.inc(received)
+        self._waiting.count(received)
         self._watch(member)
-
-    def _take(self, messages: list[Any]) -> None:
-        """Decode what was received; what cannot be decoded waits in the queue as its error."""
-        passed: Passed = {}
-        received, found = 0, list[ChangeEvent]()
-        for each in stretches(
-            messages, self._group.books.cursor, lambda problem, message: self._problem(problem, message, passed)
-        ):
-            made: list[Decoded] = []
-            error: ChangeStreamError | None = None
-            try:
-                self._decode(each, made)
-            except ChangeStreamError as refusal:
-                error = refusal
-            changes, offsets = _changes(made, each.offsets)
-            if changes:
-                self._queue.append(_Singles(singles(changes, *each.place, offsets)))
-                found.extend(changes)
-            if error is not None:
-                self._queue.append(error)
-                break
-            passed[each.place] = each.end
-            received += each.size
-        if passed:
-            self._queue.append(passed)
-        self._observe(received, found, len(found))
-
-    def _decode(self, records: Stretch, into: list[Decoded]) -> None:
-        """What the records say, in order; what is raised is raised for the one behind those of the list."""
-        topic, partition = records.place
-        if not records.messages:
-            return
-        make, new = tuple.__new__, KafkaPosition
-        places = (make(new, ((topic, partition, offset),)) for offset in records.offsets)
-        if self._decoder.run(topic, places, records.keys, records.values, into):
-            return
-        for message, value in zip(records.messages, records.values, strict=True):
-            position = KafkaPosition.at(topic, partition, message.offset())
-            try:
-                into.append(self._decoder.decode(topic, position, message.key(), value, message.headers))
-            except MALFORMED as error:
-                raise refused(position, value, error) from error
-
-    def _assemble(self, messages: list[Any], assembler: Assembler) -> None:
-        """The same for changes that are put together to the source's transactions."""
-        queue, decode, owned = self._queue, self._decoder.decode, self._group.books.cursor
-        received = 0
-        passed: Passed = {}
-        for message in messages:
-            if (problem := message.error()) is not None:
-                self._problem(problem, message, passed)
-                continue
-            topic, partition, offset = message.topic(), message.partition(), message.offset()
-            if (topic, partition) not in owned:
-                continue  # it went to another member
-            value = message.value()
-            position = KafkaPosition.at(topic, partition, offset)
-            try:
-                event = decode(topic, position, message.key(), value, message.headers)
-                assembler.add(topic, partition, offset, event, self._decoder.transaction)
-            except ChangeStreamError as error:
-                queue.append(error)
-                break
-            except MALFORMED as error:
-                queue.append(refused(position, value or b"", error))
-                break
-            received += len(value or b"")
-            self._quiet.pop((topic, partition), None)
-        whole = list(assembler.take())
-        queue.extend(whole)
-        for place in [place for place in self._quiet if not assembler.holds(place)]:
-            passed[place] = self._quiet.pop(place)
-        self._hold_back(assembler)
-        if passed:
-            queue.append(passed)
-        found = [each for each in whole if isinstance(each, Transaction)]
-        self._observe(received, [event for each in found for event in each], len(found))
-
-    def _observe(self, received: int, events: Sequence[ChangeEvent], transactions: int) -> None:
-        if received:
-            self._count_bytes.inc(received)
-        if events:
-            self._seconds = max(0.0, time.time() - events[-1].commit_timestamp.timestamp())
-            self._show_seconds.set(self._seconds)
-            self._count_transactions.inc(transactions)
-            for operation, count in Counter(map(itemgetter(0), events)).items():
-                metrics.CDC_EVENTS.labels(self.name, operation.lower()).inc(count)
-
-    def _problem(self, problem: KafkaError, message: Any, passed: Passed) -> None:
-        code = problem.code()
-        if code == KafkaError._PARTITION_EOF:
-            place = (message.topic(), message.partition())
-            # Behind the last record there may be marks of Kafka's own transactions, which take offsets too. It is told
-            # once: where a record before it still waits for its transaction, it is passed with that.
-            if self._assembler is None:
-                passed[place] = message.offset()
-            else:
-                self._quiet[place] = message.offset()
-        elif code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            pass  # not yet, or not any more
-        elif code == KafkaError._MAX_POLL_EXCEEDED:
-            log.warning("%s: nobody asked for changes for so long that the group gave the partitions away", self.name)
-        elif not problem.retriable() or problem.fatal():
-            where = message.topic() or self.name
-            self._queue.append(said(problem, f"{where}/{message.partition()}"))
 
     def _watch(self, member: Member) -> None:
         """Give up a broker that is away for too long, and a transaction that does not become whole."""
         self._group.check()
-        incomplete = self._assembler.incomplete if self._assembler is not None and not self._queue else None
+        incomplete = self._waiting.incomplete
         if not member.unreachable and incomplete is None:
             self._bad_since = None
             return
@@ -336,13 +173,6 @@ class TopicReader(Followed):
             "One reader has to have all topics of a transaction: is another member in the group, or a topic renamed or "
             "left out? Without transaction_topic each change stands for itself.",
         )
-
-    def _hold_back(self, assembler: Assembler) -> None:
-        """Fetch no more of a partition of which much waits for another."""
-        for place in self._group.books.cursor:
-            waiting = assembler.waiting(place)
-            if waiting > _MOST or waiting < _MOST // 2:
-                self._group.hold(place, on=waiting > _MOST)
 
     # -- pause and resume -------------------------------------------------------------------------
 
@@ -367,26 +197,12 @@ class TopicReader(Followed):
         return tuple(sorted(self._group.books.cursor))
 
     def _gone(self, gone: set[Partition]) -> None:
-        for place in gone:
-            self._quiet.pop(place, None)
-        kept = [item for item in self._queue if not _places(item) & gone]
-        self._queue.clear()
-        self._queue.extend(kept)
-        if self._assembler is not None:
-            # Transactions that were begun are put together anew, from where this iteration is.
-            self._forget()
+        if self._waiting.gone(gone):
             self._group.seek()
-
-    def _forget(self) -> None:
-        """Let go of everything that was received and not handed out."""
-        self._queue.clear()
-        self._quiet.clear()
-        if self._assembler is not None:
-            self._assembler.clear()
 
     def _drop(self) -> None:
         """Something was received and is not kept: only Kafka has it now."""
-        self._forget()
+        self._waiting.clear()
         try:
             self._group.seek()
         except KafkaException:
@@ -396,8 +212,7 @@ class TopicReader(Followed):
         with uninterrupted(), self._group.lock:
             self._bad_since = None
             again = self._group.books.rewind()
-            failed = any(isinstance(item, ChangeStreamError) for item in self._queue)
-            if again or failed or self._loose:
+            if again or self._waiting.failed or self._loose:
                 self._loose = False
                 self._drop()
                 self._group.fetch_all()
@@ -406,7 +221,7 @@ class TopicReader(Followed):
         self._group.leave(self._left)
 
     def _left(self) -> None:
-        self._forget()
+        self._waiting.clear()
         as_usual()
 
     # -- acknowledgement --------------------------------------------------------------------------
@@ -454,8 +269,8 @@ class TopicReader(Followed):
         """
         acknowledged = self._group.books.acknowledged
         if not acknowledged:
-            return Lag(None, self._seconds)
-        return Lag(self._group.questions.behind(dict(acknowledged)), self._seconds)
+            return Lag(None, self._waiting.seconds)
+        return Lag(self._group.questions.behind(dict(acknowledged)), self._waiting.seconds)
 
     def written(self) -> KafkaPosition:
         """Where all partitions of the topics end now. Asks the broker.
@@ -472,19 +287,3 @@ class TopicReader(Followed):
         self._end()
         self._disconnect()
         self._group.questions.close()
-
-
-def _changes(made: list[Decoded], offsets: list[int]) -> tuple[list[ChangeEvent], list[int]]:
-    """Those of the records that are changes; nearly always all are."""
-    if set(map(type, made)) == {ChangeEvent}:
-        return made, offsets[: len(made)]  # type: ignore[return-value]
-    kept = [(each, offset) for each, offset in zip(made, offsets, strict=False) if isinstance(each, ChangeEvent)]
-    return [each for each, _ in kept], [offset for _, offset in kept]
-
-
-def _places(item: Waiting) -> set[Partition]:
-    if isinstance(item, _Singles):
-        item = item[0]
-    if isinstance(item, Transaction):
-        return {(topic, number) for topic, number, _ in item.end_position}  # type: ignore[attr-defined]
-    return set(item) if isinstance(item, dict) else set()
