@@ -15,25 +15,22 @@ import orjson
 
 from streamlab.cdc.debezium.envelope import (
     Decoded,
-    Quick,
     Shape,
     Wanted,
-    added_of,
     database_of,
     event_of,
     key_alone,
     mark_of,
     message_of,
     ordinal_of,
-    quick,
-    row_event,
-    shape_of,
-    told_database,
 )
+from streamlab.cdc.debezium.keys import Keys
 from streamlab.cdc.debezium.position import KafkaPosition
 from streamlab.cdc.debezium.rows import MALFORMED, Rows, exactly, placeholders
 from streamlab.cdc.debezium.schema import Heads, split
+from streamlab.cdc.debezium.shapes import Quick, quick, shape_of
 from streamlab.cdc.debezium.untyped import Untyped
+from streamlab.cdc.debezium.unwrapped import added_of, row_event, told_database
 from streamlab.cdc.event import UNCHANGED, ChangeEvent
 from streamlab.cdc.position import Position
 from streamlab.errors import ChangeStreamError, ProtocolError
@@ -94,10 +91,9 @@ class Decoder:
         self._wanted = Wanted(replica_identity == "full", grouped)
         self._untyped = Untyped(types, configuration)
         self._values: dict[str, Heads[Shape]] = {}
-        self._keys: dict[str, Heads[tuple[str, ...]]] = {}
+        self._keys = Keys()
         self._registered = registered
         self._others: dict[bytes, Shape] = {}
-        self._single_keys: dict[str, tuple[bytes, tuple[str, ...]]] = {}
         self._bare_shapes: dict[str, Shape] = {}
 
     @property
@@ -198,7 +194,13 @@ class Decoder:
         heads = self._values.get(topic)
         head = heads.find(values[0]) if heads is not None else None
         shape = self._bare_shapes.get(topic) if head is None else head.made
-        if not isinstance(shape, Quick) or not (names := self._names_of_all(topic, keys)):
+        if not isinstance(shape, Quick):
+            return False
+        try:
+            names = self._keys.of_all(topic, keys)
+        except MALFORMED:
+            return False  # and the slow way says in which record
+        if names is None:
             return False
         data: Iterable[bytes] = values
         if head is not None:
@@ -212,55 +214,16 @@ class Decoder:
             return False
         places = list(positions)
         try:
-            shape.many(data, places, repeat(names[0]), into)
+            shape.many(data, places, repeat(names), into)
         except ChangeStreamError:
             raise
         except MALFORMED as error:
             raise refused(places[len(into)], values[len(into)], error) from error
         return True
 
-    def _names_of_all(self, topic: str, keys: Sequence[bytes | None]) -> list[tuple[str, ...]]:
-        """The one key that all have; nothing, if that is not certain."""
-        known = self._single_keys.get(topic)
-        first = keys[0]
-        if not all(keys) or not first:
-            return []
-        names = self.key_names(topic, first)
-        if known is not None and first.startswith(known[0]):
-            alike = all(map(methodcaller("startswith", known[0]), keys)) and not any(
-                map((1).__ne__, map(methodcaller("count", b'":'), keys))
-            )
-        else:
-            heads = self._keys.get(topic)
-            head = heads.find(first) if heads is not None else None
-            alike = head is not None and all(map(methodcaller("startswith", head.head), keys))
-        return [names] if alike else []
-
     def key_names(self, topic: str, key: bytes | None) -> tuple[str, ...]:
         """The names of the primary key's columns, by a record's key."""
-        if not key:
-            return ()
-        known = self._single_keys.get(topic)
-        if known is not None and key.startswith(known[0]) and key.count(b'":') == 1:
-            return known[1]
-        heads = self._keys.get(topic) or self._keys.setdefault(topic, Heads())
-        head = heads.find(key)
-        if head is not None:
-            return head.made
-        found = split(key)
-        if found is None:
-            names = orjson.loads(key)
-            if isinstance(names, dict) and names.keys() == {"schema", "payload"}:
-                names = names["payload"]
-            made = tuple(names) if isinstance(names, dict) else ()
-            if len(made) == 1 and key.startswith(begin := b"{" + orjson.dumps(made[0]) + b":"):
-                # A key of one column, which as good as all are, is recognized by its beginning.
-                self._single_keys[topic] = begin, made
-            return made
-        schema, size = found
-        made = tuple(field["field"] for field in schema.get("fields") or ())
-        heads.add(key, size, made)
-        return made
+        return self._keys.names(topic, key)
 
     # -- other forms --------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ def alike(keys: list[bytes | None], values: list[bytes], **options: Any) -> bool
     return True
 
 
-KEYS = st.sampled_from([b'{"id":1}', b'{"id":2}', b'{"id":1,"more":2}', key_of(1), None])
+KEYS = st.sampled_from([b'{"id":1}', b'{"id":2}', b'{"id":1,"more":2}', b'{"id":":"}', b'{"id', key_of(1), None])
 
 
 @given(CHANGES, st.sampled_from(["postgresql", "mysql"]), st.sampled_from(["full", "default"]), st.data())
