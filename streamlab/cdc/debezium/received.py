@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
+from types import NoneType
 from typing import Any
 
 from confluent_kafka import KafkaError, Message
@@ -73,26 +73,26 @@ def stretches(
     problem : callable
         Is given what is no record, in its turn.
     """
-    places = list(zip(map(_M.topic, messages), map(_M.partition, messages), strict=True))
+    errors = list(map(_M.error, messages))
+    topics, numbers = set(map(_M.topic, messages)), set(map(_M.partition, messages))
+    if len(topics) == len(numbers) == 1 and set(map(type, errors)) == {NoneType}:
+        place = (topics.pop(), numbers.pop())
+        if place in owned:
+            yield _stretch(place, messages)
+        return
     first = 0
-    for index, error in enumerate(map(_M.error, messages)):
+    for index, error in enumerate(errors):
         if error is not None:
-            yield from _of_records(places[first:index], messages[first:index], owned)
+            yield from _of_records(messages[first:index], owned)
             problem(error, messages[index])
             first = index + 1
-    yield from _of_records(places[first:], messages[first:], owned)
+    yield from _of_records(messages[first:], owned)
 
 
-def _of_records(places: list[Partition], messages: list[Any], owned: Collection[Partition]) -> Iterator[Stretch]:
-    if not places:
-        return
-    if places.count(places[0]) == len(places):
-        if places[0] in owned:
-            yield _stretch(places[0], messages)
-        return
-    for place, run in groupby(zip(places, messages, strict=True), key=itemgetter(0)):
+def _of_records(messages: list[Any], owned: Collection[Partition]) -> Iterator[Stretch]:
+    for place, run in groupby(messages, key=lambda message: (message.topic(), message.partition())):
         if place in owned:
-            yield _stretch(place, [message for _, message in run])
+            yield _stretch(place, list(run))
 
 
 def _stretch(place: Partition, messages: list[Any]) -> Stretch:

@@ -434,6 +434,6 @@ def test_a_transaction_over_two_tables_is_one_in_the_order_in_which_it_was_made(
 def test_a_transaction_that_stays_incomplete_is_an_error_that_says_so(captured: Captured, table: Table) -> None:
     table.commit("INSERT INTO {} VALUES (1, 'a', 1)", "INSERT INTO {} VALUES (2, 'b', 2)")
     # The reader begins behind the first change, and not behind the mark of its transaction.
-    with table.reader(resume_after=f"{table.topic}/0:1", patience=1.0) as source:
+    with table.reader(resume_after=f"{table.topic}/0:1", patience=3.0) as source:
         with pytest.raises(ChangeStreamError, match="1 changes have come, and 1 have not"):
             next(source.transactions())
