@@ -31,6 +31,7 @@ _FRESH: Final = '{"before":null,"after":{'
 _GONE: Final = ',"after":null'
 _WHOLE: Final = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
 _REAL: Final = (pl.Float32, pl.Float64)
+_NONE: Final = pl.Series(dtype=pl.UInt32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,7 @@ class Form:
             Something in them is such that no record of them can be cut.
         """
         found = self._found(text.alias("text").to_frame())
-        row = found["row"]
-        fresh = row.str.starts_with(_FRESH).fill_null(value=False)
+        fresh, row = found["fresh"], found["row"]
         if fresh.all():
             parts = [self._part(found, None, before=False, after=True)]
         else:
@@ -137,13 +137,10 @@ class Form:
                 )
                 if mask.any()
             ]  # fmt: skip
-        left = pl.select(pl.int_range(text.len(), dtype=pl.UInt32)).to_series()
-        if not parts:
-            return Cut(pl.DataFrame(), left)
-        raw = pl.concat(parts, how="diagonal").sort("index") if len(parts) > 1 else parts[0]
+        raw = pl.concat(parts, how="diagonal").sort("index") if len(parts) > 1 else parts[0] if parts else found[:0]
         if raw.height == text.len():
-            return Cut(raw, left.clear())
-        return Cut(raw, left.filter(~left.is_in(raw["index"].implode())))
+            return Cut(raw, _NONE)
+        return Cut(raw, found["index"].filter(~found["index"].is_in(raw["index"].implode())))
 
     def _outside(self) -> tuple[list[pl.Expr], ...]:
         """What finds, step by step, the things that stand outside of the rows."""
@@ -169,6 +166,10 @@ class Form:
                     & (pl.col("digits") == self._digits) & _TAIL.str.contains(_END)
                 ).then(_ROW).alias("row"),
             ],
+            [
+                pl.all(), pl.int_range(pl.len(), dtype=pl.UInt32).alias("index"),
+                _ROW.str.starts_with(_FRESH).fill_null(value=False).alias("fresh"),
+            ],
         )  # fmt: skip
 
     def _found(self, found: pl.DataFrame) -> pl.DataFrame:
@@ -180,16 +181,14 @@ class Form:
     def _part(self, found: pl.DataFrame, index: pl.Series | None, *, before: bool, after: bool) -> pl.DataFrame:
         """The records of one of the three kinds: a row that is new, one that is gone, or both."""
         kind = self._kinds.get((before, after)) or self._kinds.setdefault((before, after), self._kind(before, after))
-        found = found.with_row_index()
         if index is not None:
             found = found[index]
         cells = found["row"].str.split(_CELL)
-        right = cells.list.len() == kind.count
-        if not right.all():
-            found, cells = found.filter(right), cells.filter(right)
+        right = cells.list.len()
+        if right.min() != kind.count or right.max() != kind.count:
+            found, cells = found.filter(right == kind.count), cells.filter(right == kind.count)
         table = cells.explode(empty_as_null=True).alias("cell").to_frame().select(kind.picked)
-        made = table.with_columns(*kind.bodies, found["op"]).select(kind.values)
-        raw = found.select("index", "op", "time").hstack(made)
+        raw = table.with_columns(*kind.bodies, *found.select("op", "index", "time")).select(kind.values)
         return (raw if raw["fit"].all() else raw.filter("fit")).drop("fit")
 
     def _kind(self, before: bool, after: bool) -> _Kind:
@@ -230,6 +229,9 @@ class Form:
             [pl.col("cell").gather_every(count, each).alias(f"{each}") for each in range(count)],
             bodies,
             [
+                pl.col("index"),
+                pl.col("op"),
+                pl.col("time"),
                 *(pl.struct(each).alias(name) for name, each in values.items()),
                 pl.all_horizontal(fits).fill_null(value=False).alias("fit"),
             ],
