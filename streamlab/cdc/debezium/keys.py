@@ -56,9 +56,9 @@ class Keys:
         names = self.names(topic, first)
         known = self._single.get(topic)
         if known is not None and first.startswith(known[0]):
-            alike = all(map(methodcaller("startswith", known[0]), keys)) and not any(
-                map((1).__ne__, map(methodcaller("count", _NAMED), keys))
-            )
+            # Line by line: as many begin so as there are, and none has another name.
+            lines, count = b"\n" + b"\n".join(keys), len(keys)  # type: ignore[arg-type]
+            alike = lines.count(b"\n" + known[0]) == lines.count(b"\n") == lines.count(_NAMED) == count
         else:
             heads = self._heads.get(topic)
             head = heads.find(first) if heads is not None else None

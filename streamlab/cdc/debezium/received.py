@@ -34,7 +34,7 @@ class Stretch:
         Those that have a value. Tombstones are left out.
     end : int
         The offset behind the last record, which may be a tombstone.
-    values : list of bytes
+    values, offsets : list
         Of `messages`.
     """
 
@@ -42,16 +42,12 @@ class Stretch:
     messages: list[Any]
     end: int
     values: list[bytes]
+    offsets: list[int]
 
     @property
     def keys(self) -> list[bytes | None]:
         """Of `messages`."""
         return list(map(_M.key, self.messages))
-
-    @property
-    def offsets(self) -> list[int]:
-        """Of `messages`."""
-        return list(map(_M.offset, self.messages))
 
     @property
     def size(self) -> int:
@@ -100,4 +96,4 @@ def _stretch(place: Partition, messages: list[Any]) -> Stretch:
     if not all(values):
         messages = [message for message, value in zip(messages, values, strict=True) if value]
         values = [value for value in values if value]
-    return Stretch(place, messages, end, values)
+    return Stretch(place, messages, end, values, list(map(_M.offset, messages)))

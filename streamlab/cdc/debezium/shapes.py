@@ -36,6 +36,8 @@ __all__ = ["Quick", "quick", "shape_of"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAKE: Final = tuple.__new__
+_SIGNS: Final = frozenset({UNAVAILABLE, b64encode(UNAVAILABLE.encode()).decode()})
+"""What stands in the place of a value that Debezium leaves out, where that is no list and no structure."""
 Many = Callable[[Iterable[bytes], Iterable[Position], Iterable[tuple[str, ...]], list[Decoded]], None]
 """(payloads, positions, primary keys, list to which is added what they say)."""
 
@@ -132,7 +134,7 @@ def quick(
     time, unit = ("ts_us", 1) if "ts_us" in source else ("ts_ms", 1000)
     xid = "gtid" if "gtid" in source else "txId" if "txId" in source else ""
     wanted_schema, wanted_table = table or ("", "")
-    grouped = wanted.grouped
+    grouped, apart = wanted.grouped, _SIGNS.isdisjoint
 
     def many(
         data: Iterable[bytes], positions: Iterable[Position], keys: Iterable[tuple[str, ...]], into: list[Decoded]
@@ -149,9 +151,14 @@ def quick(
                 if table is not None and (relation != wanted_table or schema != wanted_schema):
                     append(careful(text, position, key, ()))
                     continue
-                if signs and _left_out(old, new, text, signs):
-                    append(careful(text, position, key, ()))
-                    continue
+                if signs:
+                    try:
+                        told = (new is None or apart(new.values())) and (old is None or apart(old.values()))
+                    except TypeError:  # there are values in values
+                        told = not any(sign in text for sign in signs)
+                    if not told:
+                        append(careful(text, position, key, ()))
+                        continue
                 wanted.transaction = transaction = payload.get("transaction")
                 if new is None:
                     new = NOTHING
@@ -183,16 +190,3 @@ def quick(
                 append(careful(text, position, key, ()))
 
     return Quick(many)
-
-
-_SIGNS: Final = frozenset({UNAVAILABLE, b64encode(UNAVAILABLE.encode()).decode()})
-
-
-def _left_out(old: Any, new: Any, text: bytes, signs: Sequence[bytes]) -> bool:
-    """Whether a value of a record may be one that Debezium leaves out."""
-    try:
-        return not (
-            (new is None or _SIGNS.isdisjoint(new.values())) and (old is None or _SIGNS.isdisjoint(old.values()))
-        )  # fmt: skip
-    except TypeError:  # there are values in values
-        return any(sign in text for sign in signs)

@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from functools import partial
+from itertools import repeat
 from operator import itemgetter
 from typing import Any, Final
 
@@ -198,8 +199,10 @@ class Waiting:
         topic, partition = records.place
         if not records.messages:
             return
-        make, new = tuple.__new__, KafkaPosition
-        places = (make(new, ((topic, partition, offset),)) for offset in records.offsets)
+        places = map(
+            tuple.__new__, repeat(KafkaPosition),
+            zip(zip(repeat(topic), repeat(partition), records.offsets, strict=False), strict=True),
+        )  # fmt: skip
         if self._decoder.run(topic, places, records.keys, records.values, into):
             return
         for message, value in zip(records.messages, records.values, strict=True):

@@ -61,7 +61,7 @@ def stretch(values: list[bytes], first: int) -> Stretch:
         Message(topic="t", partition=0, offset=first + number, key=b'{"id":1}', value=value)
         for number, value in enumerate(values)
     ]
-    return Stretch(("t", 0), messages, first + len(values), values)
+    return Stretch(("t", 0), messages, first + len(values), values, list(range(first, first + len(values))))
 
 
 def test_pieces_make_the_frames_that_all_together_make(monkeypatch: pytest.MonkeyPatch) -> None:
