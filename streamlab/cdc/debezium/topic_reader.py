@@ -87,7 +87,6 @@ class TopicReader(Followed):
         )
         self._waiting = Waiting(self._group, self._decoder, self._assembler)
         self._bad_since: float | None = None
-        self._lacking: tuple[str, int, int] | None = None
         self._replica_identity = replica_identity
         self._loose = False
         """Whether records were received that are neither in the queue nor handed out."""
@@ -160,9 +159,7 @@ class TopicReader(Followed):
             self._bad_since = None
             return
         now = time.monotonic()
-        if self._bad_since is None or incomplete != self._lacking:
-            # What still comes in, however slowly, is not given up.
-            self._bad_since, self._lacking = now, incomplete
+        self._bad_since = self._bad_since or now
         if now - self._bad_since < self._patience or (member.unreachable and member.reaches()):
             return
         self._bad_since = None
