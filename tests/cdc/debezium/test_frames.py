@@ -183,7 +183,7 @@ def test_two_schemas_in_one_batch_are_two_frames_and_a_bad_record_names_its_plac
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("piece", [7, 10_000])
+@pytest.mark.parametrize("piece", [7, 25_000])
 def test_frames_of_a_real_topic_are_acknowledged_and_go_on(
     table: Table, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
