@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from streamlab.cdc.debezium.avro import as_json, single, zigzag
-from streamlab.cdc.debezium.values import Field
+from streamlab.cdc.debezium.schema import Field
 
 __all__ = ["ProtobufSchema"]
 

@@ -17,10 +17,10 @@ import orjson
 from streamlab.cdc.debezium.avro import AvroSchema
 from streamlab.cdc.debezium.envelope import Decoded, Headers, Shape, Wanted
 from streamlab.cdc.debezium.rows import MALFORMED
+from streamlab.cdc.debezium.schema import Field
 from streamlab.cdc.debezium.shapes import shape_of
 from streamlab.cdc.debezium.untyped import Untyped
 from streamlab.cdc.debezium.unwrapped import added_of
-from streamlab.cdc.debezium.values import Field
 from streamlab.cdc.position import Position
 from streamlab.errors import CannotCapture, ProtocolError, StreamLost
 
