@@ -136,10 +136,13 @@ class Backlog(Generic[H]):
             return found
         self._count += len(portion)
         self.received_bytes += sum(map(len, portion))
-        for taker in self._takers:
-            taker.append(portion)
-        with uncollected():
-            return self._decoder.receive(portion)
+        try:
+            with uncollected():
+                return self._decoder.receive(portion)
+        finally:
+            # Behind it, as in `streamlab.cdc.reader`.
+            for taker in self._takers:
+                taker.append(portion)
 
     def _begin(self) -> Iterator[list[bytes]]:
         slot_log = self._log

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -236,13 +236,19 @@ class StreamReader(Connected[H]):
             with uncollected():
                 messages = connection.drain() if arrived else []
                 if messages:
-                    for taker in self.takers:
-                        taker.append(messages)
-                    self._received(self._decoder.receive(messages))
+                    self._received(self._decoded(messages))
                 if flush and gathering is not None:
                     self._received(gathering.flush())
             with self._lock:
                 self._settle()
+
+    def _decoded(self, messages: Sequence[Any]) -> list[H]:
+        try:
+            return self._decoder.receive(messages)
+        finally:
+            # Decoding may have asked for types: in a recording they stand before the rows that need them.
+            for taker in self.takers:
+                taker.append(messages)
 
     @contextmanager
     def _kept_or_sent_again(self) -> Iterator[None]:

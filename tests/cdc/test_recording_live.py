@@ -42,6 +42,28 @@ def test_a_recording_replays_what_was_read(shop: Shop, tmp_path: Path) -> None:
     assert next(iter(replayed[0])).new_data["moods"] == ["calm", "busy"]
 
 
+def test_a_recording_that_is_cut_anywhere_replays_a_beginning_of_what_was_read(shop: Shop, tmp_path: Path) -> None:
+    """As a kill leaves it: the types of a row are in the file before the row is."""
+    shop.app.execute("CREATE TYPE pair AS (left_ int, right_ text)")
+    shop.app.execute("CREATE TYPE mood AS ENUM ('calm', 'busy')")
+    shop.app.execute("ALTER TABLE orders ADD COLUMN moods mood[], ADD COLUMN both_ pair")
+    with shop.reader(record=tmp_path / "live.slrec") as cdc:
+        shop.app.execute("INSERT INTO orders (id, moods, both_) VALUES (1, '{calm,busy}', '(1,a)')")
+        shop.app.execute("DELETE FROM orders")
+        seen = list(cdc.transactions(until=2))
+    whole, cut = (tmp_path / "live.slrec").read_bytes(), tmp_path / "cut.slrec"
+    lengths = set()
+    for length in range(len(whole)):
+        cut.write_bytes(whole[:length])
+        try:
+            replayed = list(Recording.open(cut).transactions())
+        except RecordingError:
+            continue  # cut within what says that it is one
+        lengths.add(len(replayed))
+        assert all(map(same, seen, replayed)), length
+    assert {0, 2} <= lengths
+
+
 @pytest.mark.parametrize("protocol", [1, 2])
 def test_what_comes_again_after_a_lost_connection_is_replayed_once(shop: Shop, tmp_path: Path, protocol: int) -> None:
     cdc = shop.reader(record=tmp_path / "live.slrec", protocol=protocol)
