@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,6 +58,7 @@ SETTINGS: dict[str, str] = {
     "log_lock_waits": "on",
 }
 _ORPHAN_LIMIT = 3.0
+_WALSENDER_LIMIT = 5.0
 
 
 class PostgreSQL(Service):
@@ -249,12 +251,22 @@ class PostgreSQL(Service):
         """End the walsenders: each would keep the server up until its reader has received everything.
 
         A reader that was left standing, in a notebook that nobody looks at, never does. One that reads on misses
-        nothing: its slot stays where it was.
+        nothing: its slot stays where it was. One call may not be enough: where nothing more fits into its socket, a
+        walsender waits even to say that it ends, until it is told again.
         """
+        deadline = time.monotonic() + _WALSENDER_LIMIT
         with contextlib.suppress(psycopg.Error), self._connect() as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender'"
-            )
+            found = connection.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'").fetchall()
+            left = [pid for (pid,) in found]  # not those that connect anew
+            while left and time.monotonic() < deadline:
+                told = connection.execute(
+                    "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE backend_type = 'walsender' AND pid = ANY(%s)",
+                    [left],
+                ).fetchall()
+                left = [pid for pid, _ in told]
+                if left:
+                    time.sleep(0.1)
 
     def started(self) -> None:
         """Create roles and the database, and write the password file that libpq reads."""

@@ -245,21 +245,26 @@ def test_what_needs_a_server_is_stopped_with_it_and_started_with_it(servers: Sta
     bring_back(servers)
 
 
-def test_a_reader_that_nobody_reads_does_not_keep_postgres_up(servers: Stack) -> None:
+@pytest.mark.parametrize("before", [True, False], ids=["it began with a backlog", "it came later"])
+def test_a_reader_that_nobody_reads_does_not_keep_postgres_up(servers: Stack, before: bool) -> None:
     """More than the sockets hold waits for it. The server ends as it should all the same, and need not be killed."""
     log = servers.home.path / "postgres" / "log"
     blocked = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event = 'WalSenderWriteData'"
     with Namespace("left_standing") as namespace:
         schema = namespace.postgres_schema()
         wide = sql.Identifier(schema, "wide")
-        fill = sql.SQL("INSERT INTO {} SELECT n, repeat('x', 1000) FROM generate_series({}, {}) n")
+        fill = sql.SQL("INSERT INTO {} SELECT n, repeat('x', 500) FROM generate_series({}, {}) n")
         with psycopg.connect(settings.postgres_dsn("admin"), autocommit=True) as admin:
             admin.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
             admin.execute(sql.SQL("CREATE TABLE {} (id int PRIMARY KEY, text text)").format(wide))
             with PostgreSQLCDC.session(settings.postgres_dsn("admin"), [f"{schema}.wide"]) as cdc:
                 admin.execute(fill.format(wide, 1, 1))
+                later = [(first, first + 999) for first in range(2, 60_002, 1000)]
+                for each in later if before else []:
+                    admin.execute(fill.format(wide, *each))
                 assert len(next(cdc.transactions())) == 1
-                admin.execute(fill.format(wide, 2, 50_000))
+                for each in [] if before else later:
+                    admin.execute(fill.format(wide, *each))
                 deadline = time.monotonic() + 15
                 while not admin.execute(blocked).fetchone():
                     assert time.monotonic() < deadline, "everything fits into the sockets"
