@@ -28,7 +28,7 @@ from streamlab.cdc.preflight import check
 from streamlab.cdc.replication import ReplicationStream
 from streamlab.cdc.session import CDCSession
 from streamlab.cdc.transaction import Transaction
-from streamlab.errors import SettingsError, SlotMissing, SlotUnusable
+from streamlab.errors import SettingsError, SlotLost, SlotMissing, SlotUnusable
 
 if TYPE_CHECKING:
     import psycopg
@@ -291,7 +291,16 @@ class PostgreSQLCDC(BulkReader):
     def _connect(self, position: LSN) -> ReplicationStream:
         """Check again, since a server can change between two connections; then start the stream."""
         with closing(self._ordinary()) as connection:
-            facts = self._inspect(connection)
+            try:
+                facts = self._inspect(connection)
+            except SlotMissing as error:
+                if not (last := max(self._books.cursor, self._books.acknowledged)):
+                    raise
+                raise SlotLost(
+                    f"The replication slot {self.slot_name} was dropped while it was read, and with it what follows "
+                    f"{last} is gone.",
+                    "Begin with a new snapshot and an empty sink: cdc.drop(), cdc.initialize().",
+                ) from error
         two_phase = "two_phase" in self._options(facts)
         with self._lock:
             self._books.connected(two_phase=two_phase)

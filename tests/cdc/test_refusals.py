@@ -210,6 +210,27 @@ def test_no_slot_is_made_where_what_follows_the_sink_is_gone(shop: Shop) -> None
 
 
 @pytest.mark.integration
+def test_a_slot_that_is_dropped_while_it_is_read_is_lost_and_not_only_missing(shop: Shop) -> None:
+    cdc = shop.reader()
+    shop.insert(1)
+    transactions = cdc.transactions(idle=10)
+    read = next(transactions).end_position
+
+    def dropped() -> bool:
+        shop.kill_walsender()
+        try:
+            shop.value("SELECT pg_drop_replication_slot(%s)", shop.slot)
+        except psycopg.errors.ObjectInUse:
+            return False
+        return True
+
+    eventually(dropped)
+    with pytest.raises(SlotLost, match=f"what follows {read} is gone") as told:
+        next(transactions)
+    assert "new snapshot" in told.value.fix
+
+
+@pytest.mark.integration
 def test_initialize_may_be_called_again_while_it_reads(shop: Shop) -> None:
     cdc = shop.reader()
     shop.insert(1, 2)
