@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -77,6 +78,29 @@ class Criteria:
     def grouped(self) -> bool:
         """Whether rows of one position belong together: a stamp alone does not tell them apart."""
         return self.mode is Mode.TIMESTAMP
+
+    def fit(self, position: PollingPosition) -> None:
+        """Refuse a position of other columns or of another mode: what lies behind it is not what lies behind here.
+
+        Raises
+        ------
+        SettingsError
+            It does not fit.
+        """
+        values = position.values
+        if not values:
+            return  # before the first row
+        wanted = (datetime, int) if self.mode is Mode.BULK else tuple(map(self._kind, self.columns))
+        fits = len(values) == len(wanted) and all(map(isinstance, values, wanted))
+        if position.columns != self.columns or not fits:
+            names = ", ".join(self.columns)
+            raise SettingsError(
+                f"The position {position} is not one of the mode {self.mode}{names and f' over the columns {names}'}.",
+                "Poll with the mode and the columns that it was kept with; or begin anew, without it.",
+            )
+
+    def _kind(self, column: str) -> type | tuple[type, ...]:
+        return datetime if column == self.timestamp else (int, Decimal)
 
     def condition(self, after: PollingPosition | None, before: datetime | None, quote: Quote) -> tuple[str, list[Any]]:
         """The condition behind a position, with its parameters.

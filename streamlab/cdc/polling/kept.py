@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.polling.position import PollingPosition
 from streamlab.cdc.position_file import PositionFile
+from streamlab.errors import CheckpointError, SettingsError
 
 __all__ = ["Kept"]
 
@@ -31,6 +33,8 @@ class Kept:
         The file.
     acknowledged : PollingPosition, optional
         Where it begins; it goes before what the file holds.
+    fit : callable
+        Raises `SettingsError` for a position that is none of this reader's columns.
 
     Attributes
     ----------
@@ -42,7 +46,12 @@ class Kept:
         Where the present iteration is.
     """
 
-    def __init__(self, name: str, path: Path | None, acknowledged: PollingPosition | None) -> None:
+    def __init__(
+        self, name: str, path: Path | None, acknowledged: PollingPosition | None, fit: Callable[[PollingPosition], None]
+    ) -> None:
+        if acknowledged is not None:
+            fit(acknowledged)
+        self._fit = fit
         self.acknowledged = self.cursor = acknowledged
         self.received: PollingPosition | None = None
         self._name = name
@@ -63,6 +72,11 @@ class Kept:
             return
         with uninterrupted(), self._lock:
             found = self._file.acquire()
+            try:
+                if found is not None:
+                    self._fit(found)
+            except SettingsError as error:
+                raise CheckpointError(f"{self._file.path}: {error.problem}", error.fix) from error
             if self.acknowledged is None and found is not None:
                 self.acknowledged = self._written = self.cursor = found
 

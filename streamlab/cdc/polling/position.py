@@ -1,8 +1,11 @@
 """Positions of a source that is polled: the values of the columns that are watched, at a row or behind it.
 
-Text: ``[{"at":"2026-11-24T18:00:00+00:00"},17]``, with a ``+`` behind it for "all up to and with this row". Positions
-of one source compare by their values, in the order of the columns, so only numbers and times are watched: texts are
-ordered by a server's collation, which Python does not have.
+Text: ``{"updated_at":{"at":"2026-11-24T18:00:00+00:00"},"id":17}``, with a ``+`` behind it for "all up to and with this
+row". It names its columns, and a time among them is told from a number, so the mode is in it too: a position of other
+columns or of another mode would silently pass over rows. In the mode bulk there are no columns, and it is a list.
+
+Positions of one source compare by their values, in the order of the columns, so only numbers and times are watched:
+texts are ordered by a server's collation, which Python does not have.
 """
 
 from __future__ import annotations
@@ -28,14 +31,18 @@ class PollingPosition:
     values : tuple of int, Decimal or datetime
         Of the watched columns; empty before the first row. In the mode bulk when the poll began, and how many of its
         rows came before.
+    columns : tuple of str
+        The watched columns: the one of times first, where there is one. None in the mode bulk.
     behind : bool
         Whether the row itself is past.
     """
 
-    __slots__ = ("behind", "values")
+    __slots__ = ("behind", "columns", "values")
 
-    def __init__(self, values: tuple[Any, ...] = (), *, behind: bool = False) -> None:
-        self.values, self.behind = values, behind
+    def __init__(
+        self, values: tuple[Any, ...] = (), columns: tuple[str, ...] = (), *, behind: bool = False
+    ) -> None:  # fmt: skip
+        self.values, self.columns, self.behind = values, columns, behind
 
     @classmethod
     def parse(cls, text: str) -> PollingPosition:
@@ -49,12 +56,14 @@ class PollingPosition:
         bare = text.strip()
         behind = bare.endswith("+")
         try:
-            values = json.loads(bare[:-1] if behind else bare)
-            if not isinstance(values, list):
+            plain = json.loads(bare[:-1] if behind else bare)
+            if isinstance(plain, dict):
+                return cls(tuple(map(_value, plain.values())), tuple(plain), behind=behind)
+            if not isinstance(plain, list):
                 raise TypeError
-            return cls(tuple(map(_value, values)), behind=behind)
+            return cls(tuple(map(_value, plain)), behind=behind)
         except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-            raise SettingsError(f"{text!r} is no position of a polled source.", "One looks like [17]+.") from error
+            raise SettingsError(f"{text!r} is no position of a polled source.", 'One looks like {"id":17}+.') from error
 
     def __int__(self) -> int:
         """A number of its own: a single value's, else a digest; for those who can keep only a number."""
@@ -68,15 +77,22 @@ class PollingPosition:
         return int.from_bytes(hashlib.blake2b(str(self).encode(), digest_size=8).digest()) >> 1
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PollingPosition) and (self.values, self.behind) == (other.values, other.behind)
+        return isinstance(other, PollingPosition) and self._all == other._all
 
     def __hash__(self) -> int:
-        return hash((self.values, self.behind))
+        return hash(self._all)
+
+    @property
+    def _all(self) -> tuple[Any, ...]:
+        return self.values, self.columns, self.behind
 
     def __lt__(self, other: PollingPosition) -> bool:
         if not isinstance(other, PollingPosition):
             return NotImplemented
         try:
+            # Before the first row is before every row, of whichever columns.
+            if self.columns != other.columns and self.values and other.values:
+                raise TypeError
             return (self.values, self.behind) < (other.values, other.behind)
         except TypeError:
             raise SettingsError(
@@ -95,7 +111,9 @@ class PollingPosition:
         return other <= self
 
     def __str__(self) -> str:
-        return json.dumps([_plain(value) for value in self.values], separators=(",", ":")) + "+" * self.behind
+        plain = [_plain(value) for value in self.values]
+        named = dict(zip(self.columns, plain, strict=True)) if self.columns and plain else plain
+        return json.dumps(named, separators=(",", ":")) + "+" * self.behind
 
     def __repr__(self) -> str:
         return f"PollingPosition('{self}')"

@@ -31,6 +31,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from streamlab import metrics
+from streamlab.cdc import arguments
 from streamlab.cdc.connected import FIRST, RECONNECT, first_time, persist
 from streamlab.cdc.followed import Followed
 from streamlab.cdc.handling import Handlers
@@ -102,7 +103,8 @@ class PollingSource(Followed):
     checkpoint : Path, optional
         A file that keeps the position. Without one, and without `resume_after`, it begins with the first row.
     resume_after : PollingPosition or str, optional
-        The end of what the sink holds; it goes before what the file holds.
+        The end of what the sink holds; it goes before what the file holds. A position of another mode or of other
+        columns is refused, here (`SettingsError`) and in the file (`CheckpointError`).
     retry, dead_letters : RetryPolicy and DeadLetters, optional
         What becomes of a row whose handler fails, see `streamlab.cdc.handling`. By default the source stops.
     group : str, optional
@@ -156,8 +158,9 @@ class PollingSource(Followed):
         self._criteria, self._zone = criteria, _zone(timezone)
         self._delay, self._interval, self._max_rows = timedelta(seconds=delay), interval, max_rows
         self._allow_null, self._reconnect = not validate_non_null, reconnect
+        arguments.instance("resume_after", resume_after, (PollingPosition, str), "what was kept, a PollingPosition")
         begin = PollingPosition.parse(resume_after) if isinstance(resume_after, str) else resume_after
-        self._kept = Kept(name, None if checkpoint is None else Path(checkpoint), begin)
+        self._kept = Kept(name, None if checkpoint is None else Path(checkpoint), begin, criteria.fit)
         self._queue: deque[Transaction] = deque()
         self._whole: Iterator[list[tuple[Any, ...]]] | None = None
         self._begun, self._count = datetime.min.replace(tzinfo=UTC), 0
@@ -295,7 +298,9 @@ class PollingSource(Followed):
             committed = (stamp if stamp.tzinfo else stamp.replace(tzinfo=self._zone)).astimezone(UTC)
             self._seconds = max(0.0, (now - committed).total_seconds())
             metrics.CDC_LAG_SECONDS.labels(self.name).set(self._seconds)
-        return self._table.transaction(PollingPosition(values), PollingPosition(values, behind=True), rows, committed)
+        columns = self._criteria.columns
+        position, end = PollingPosition(values, columns), PollingPosition(values, columns, behind=True)
+        return self._table.transaction(position, end, rows, committed)
 
     # -- acknowledgement ------------------------------------------------------------------------------
 

@@ -188,4 +188,4 @@ class PolledTable:
             "last", columns=columns, condition=condition, order=self.criteria.order(quote, last=True)
         )
         rows: Sequence[Row] = self.server.rows(text, values)
-        return PollingPosition(tuple(rows[0]), behind=True) if rows else PollingPosition()
+        return PollingPosition(tuple(rows[0]), self.criteria.columns, behind=True) if rows else PollingPosition()

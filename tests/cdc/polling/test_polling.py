@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import product
 from typing import Any
 
@@ -53,7 +55,7 @@ def test_keys_of_several_columns_are_compared_as_one(tables: Tables) -> None:
     tables.execute("INSERT INTO order_lines VALUES " + ",".join(map(str, rows)))
     options = {"mode": "incrementing", "incrementing": ["a", "b", "c"], "checkpoint": None}
     for after, limit in [(rows[0], 4), (rows[13], 100), (rows[26], 2)]:
-        position = PollingPosition(after, behind=True)
+        position = PollingPosition(after, ("a", "b", "c"), behind=True)
         with tables.source(f"{tables.schema}.order_lines", **options, max_rows=limit, resume_after=position) as source:
             found = [each.position.values for each in source.transactions(until=source.written())]  # type: ignore[attr-defined]
         assert found == rows[rows.index(after) + 1 :]
@@ -110,6 +112,51 @@ def test_it_goes_on_behind_what_was_acknowledged(tables: Tables) -> None:
         tables.source(**BY_BOTH, name="another").initialize()
     with tables.source(**BY_BOTH, checkpoint=None, resume_after=str(first.end_position)) as source:
         assert ids(source) == [2, 3]
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "bulk": {"mode": "bulk"},
+    "id": BY_KEY,
+    "version": {"mode": "incrementing", "incrementing": "version"},
+    "id, version": {"mode": "incrementing", "incrementing": ["id", "version"]},
+    "time": {"mode": "timestamp", "timestamp": "updated_at"},
+    "time, id": BY_BOTH,
+}
+
+
+def test_a_position_of_another_mode_or_of_other_columns_is_refused_before_anything_is_read(tables: Tables) -> None:
+    """Ten rows of one stamp, three of them acknowledged: behind the stamp itself there are none any more."""
+    tables.execute("ALTER TABLE orders ADD COLUMN version int NOT NULL DEFAULT 0")
+    tables.insert(*range(10))
+    for kept, options in MODES.items():
+        path = tables.directory / kept
+        with tables.source(**options, checkpoint=path, max_rows=3) as source:
+            for transaction in source.transactions(until=1 if kept in {"bulk", "time"} else 3):
+                source.acknowledge(transaction)
+            position = source.acknowledged
+        for name, other in MODES.items():
+            if name == kept:
+                continue
+            with tables.source(**other, checkpoint=path) as source:
+                with pytest.raises(CheckpointError, match=re.escape(f"one of the mode {source._criteria.mode}")):
+                    next(source.transactions(idle=0.1))
+                assert source.received is None
+            for given in (position, str(position)):
+                with pytest.raises(SettingsError, match="is not one of the mode"):
+                    tables.source(**other, checkpoint=None, resume_after=given)
+        with tables.source(**options, checkpoint=path) as source:  # the file is as it was
+            source.initialize()
+            assert source.acknowledged == position
+            if kept == "time, id":
+                assert ids(source) == list(range(3, 10))
+
+
+def test_a_position_that_names_no_columns_is_refused() -> None:
+    for given in ("[17]+", PollingPosition((17,), behind=True), '{"id":{"at":"2026-01-01T00:00:00"}}+'):
+        with pytest.raises(SettingsError, match="over the columns id"):
+            PollingSource("postgresql://127.0.0.1/x", "orders", **BY_KEY, resume_after=given)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="resume_after is a int"):
+        PollingSource("postgresql://127.0.0.1/x", "orders", **BY_KEY, resume_after=17)  # type: ignore[arg-type]
 
 
 def test_a_column_that_is_added_is_there_from_the_next_poll(tables: Tables) -> None:
@@ -192,9 +239,10 @@ def test_the_placeholder_that_people_expect_is_refused() -> None:
     "position",
     [
         PollingPosition(),
-        PollingPosition((17,), behind=True),
+        PollingPosition((17,), ("at",), behind=True),
         PollingPosition((datetime(2026, 1, 1, 12, 0, 0, 1, tzinfo=UTC), 3)),
-        PollingPosition((datetime(2026, 1, 1),), behind=True),
+        PollingPosition((datetime(2026, 1, 1, tzinfo=UTC), Decimal("3.50")), ("updated_at", 'an "id" ü')),
+        PollingPosition((datetime(2026, 1, 1),), ("t",), behind=True),
     ],
 )
 def test_positions_are_read_back(position: PollingPosition) -> None:
@@ -208,7 +256,10 @@ def test_positions_are_in_order() -> None:
     assert PollingPosition() < row < behind < PollingPosition((1, 3)) < PollingPosition((2, 0))
     with pytest.raises(SettingsError, match="different sources"):
         assert PollingPosition((1,)) < PollingPosition((datetime(2026, 1, 1),))
-    for wrong in ("", "17", "[x]", '["a"]', '[{"at":"never"}]'):
+    with pytest.raises(SettingsError, match="different sources"):
+        assert PollingPosition((1,), ("id",)) < PollingPosition((2,), ("version",))
+    assert PollingPosition((1,), ("id",)) != PollingPosition((1,), ("version",))
+    for wrong in ("", "17", "[x]", '["a"]', '[{"at":"never"}]', '{"id":"a"}', '{"id":null}'):
         with pytest.raises(SettingsError):
             PollingPosition.parse(wrong)
 
