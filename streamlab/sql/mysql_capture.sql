@@ -13,9 +13,13 @@ SET @source_heartbeat_period = %(heartbeat)s, @master_heartbeat_period = %(heart
     @source_binlog_checksum = @@global.binlog_checksum, @master_binlog_checksum = @@global.binlog_checksum,
     @replica_uuid = %(uuid)s, @slave_uuid = %(uuid)s;
 
+-- name: version
+-- What it is, before anything that other servers do not have is asked.
+SELECT @@global.version;
+
 -- name: server
 -- Settings that decide what is in the log.
-SELECT @@global.version, @@global.log_bin, @@global.binlog_format, @@global.binlog_row_image,
+SELECT @@global.log_bin, @@global.binlog_format, @@global.binlog_row_image,
        @@global.binlog_row_metadata, @@global.gtid_mode, @@global.binlog_transaction_compression,
        @@global.binlog_row_value_options, @@global.server_id, @@global.gtid_executed, @@global.gtid_purged,
        CURRENT_USER();

@@ -25,7 +25,7 @@ from streamlab.cdc.binlog.unreadable import COMPRESSION_FIX
 from streamlab.errors import CannotCapture, ChangeStreamError, LogPurged
 from streamlab.sql import load
 
-__all__ = ["Facts", "check", "gather", "problems"]
+__all__ = ["Facts", "check", "gather", "problems", "readable"]
 
 OLDEST = (8, 4)
 """The oldest version whose statements for the state of the log are asked here."""
@@ -78,7 +78,7 @@ def gather(connection: pymysql.Connection[Any]) -> Facts:
     Raises
     ------
     ChangeStreamError
-        It does not answer, or is too old to be asked.
+        It does not answer, or is none that can be read: see `readable`.
     """
     sql = load("mysql_capture")
 
@@ -96,12 +96,11 @@ def gather(connection: pymysql.Connection[Any]) -> Facts:
             raise
 
     try:
+        # First and by itself: MariaDB, and a MySQL that is too old, do not have all that is asked next.
+        ((version,),) = ask("version")
+        readable(version)
         (row,) = ask("server")
-        version, log_bin, *values, server_id, executed, purged, user = row
-        if _numbers(version) < OLDEST:
-            raise CannotCapture(
-                f"MySQL {version} is too old for this reader.", f"Use MySQL {OLDEST[0]}.{OLDEST[1]} or later."
-            )
+        log_bin, *values, server_id, executed, purged, user = row
         status = perhaps("status")
         place = None
         if status:
@@ -134,6 +133,21 @@ _SETTINGS = (
 def _numbers(version: str) -> tuple[int, int]:
     match = re.match(r"(\d+)\.(\d+)", version)
     return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def readable(version: str) -> None:
+    """Refuse a server that is no MySQL, or an old one.
+
+    Raises
+    ------
+    CannotCapture
+        It is MariaDB, or older than `OLDEST`.
+    """
+    fix = f"Use MySQL {OLDEST[0]}.{OLDEST[1]} or later."
+    if "MARIADB" in version.upper():
+        raise CannotCapture(f"{version} is MariaDB, whose binary log differs from MySQL's.", fix)
+    if _numbers(version) < OLDEST:
+        raise CannotCapture(f"MySQL {version} is too old for this reader.", fix)
 
 
 def _privileges(grants: str) -> Collection[str]:
@@ -175,10 +189,6 @@ def problems(
     server_id, uuid : int and str
         The reader's own.
     """
-    if "MARIADB" in facts.version.upper():
-        yield CannotCapture(
-            f"{facts.version} is MariaDB, whose binary log differs from MySQL's.", "Use MySQL 8.4 or later."
-        )
     if not facts.log_bin:
         yield CannotCapture("The server writes no binary log.", "Start it with log_bin, and restart it.")
     yield from _settings(facts.settings)

@@ -13,6 +13,7 @@ from typing import Any
 import pymysql
 
 from streamlab.cdc.binlog.position import BinlogPosition
+from streamlab.cdc.binlog.preflight import readable
 from streamlab.cdc.binlog.refusals import refused
 from streamlab.errors import CannotCapture
 from streamlab.sql import load
@@ -40,7 +41,7 @@ class LogQuestions:
         Raises
         ------
         ChangeStreamError
-            The server does not answer, or has no binary log.
+            The server does not answer, is none that can be read, or has no binary log.
         """
         rows = self._ask("status")
         if not rows:
@@ -64,12 +65,20 @@ class LogQuestions:
     def _ask(self, block: str) -> Any:
         with self._lock:
             for attempt in (1, 2):
-                if self._connection is None or not self._connection.open:
-                    self._connection = self._connect()
+                connection = self._connection
+                if fresh := connection is None or not connection.open:
+                    connection = self._connection = self._connect()
                 try:
-                    with self._connection.cursor() as cursor:
+                    with connection.cursor() as cursor:
+                        if fresh:  # also behind one that was lost: it may be another server
+                            cursor.execute(load("mysql_capture")["version"])
+                            ((version,),) = cursor.fetchall()
+                            readable(version)
                         cursor.execute(load("mysql_capture")[block])
                         return cursor.fetchall()
+                except CannotCapture:
+                    self._let_go()
+                    raise
                 except (pymysql.Error, OSError) as error:
                     self._let_go()
                     if attempt == 2:
