@@ -31,12 +31,37 @@ from streamlab.connect.connectors import (
     Unwrap,
 )
 from streamlab.connect.findings import Kind
-from streamlab.errors import ConnectorFailed
+from streamlab.errors import ConnectorFailed, SettingsError
 from streamlab.stack import Stack
 from streamlab.stack.namespace import Namespace
 from streamlab.stack.objects import kafka_admin
 
 LIMIT = 60.0
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        (MySQLSource, {"prefix": "p", "database": "db", "tables": "orders"}, r"tables is the string .*=\['orders'\]"),
+        (
+            PostgreSQLSource,
+            {"prefix": "p", "schema": "s", "slot": "s", "publication": "p", "tables": "orders"},
+            "tables",
+        ),
+        (JDBCSink, {"topics": "orders"}, "topics is the string 'orders'"),
+        (JDBCSink, {"topics": ["orders"], "fields": "id"}, "fields is the string 'id'"),
+        (JDBCSink, {"topics": [5]}, "no list of names"),
+        (FileSink, {"path": Path("x"), "topics": "orders"}, "topics is the string"),
+        (FileSink, {"path": Path("x"), "topics": ["orders"], "transforms": Unwrap()}, "transforms is a single Unwrap"),
+        (Unwrap, {"fields": "op"}, "fields is the string 'op'"),
+        (Unwrap, {"headers": "op"}, "headers is the string 'op'"),
+    ],
+)
+def test_one_string_is_not_taken_for_many_names(
+    make: Callable[..., object], options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        make(**options)
 
 
 @pytest.fixture

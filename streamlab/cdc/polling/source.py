@@ -144,6 +144,7 @@ class PollingSource(Followed):
                 f"A poll with delay={delay}, interval={interval} and max_rows={max_rows} cannot be.",
                 "Give a delay of 0 or more seconds, an interval above 0, and at least one row.",
             )
+        arguments.names("primary_key", primary_key)
         try:
             mode = Mode(mode)
         except ValueError:

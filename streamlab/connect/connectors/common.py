@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import ClassVar, Literal
 
 from streamlab import settings
+from streamlab.cdc import arguments
+from streamlab.errors import SettingsError
 
 __all__ = [
     "AVRO_CONVERTER",
@@ -127,6 +129,9 @@ class Transform:
     only: Predicate | None = None
     unless: Predicate | None = None
 
+    def __post_init__(self) -> None:
+        _check_names(self)
+
     @property
     def predicate(self) -> Predicate | None:
         """The predicate, of either kind."""
@@ -237,6 +242,11 @@ class Connector(ABC):
         What changes records on their way, in this order.
     more : mapping of str to str
         Further keys, in Connect's own words; they win.
+
+    Raises
+    ------
+    SettingsError
+        One string is given where several names are wanted.
     """
 
     CLASS: ClassVar[str] = ""
@@ -245,6 +255,11 @@ class Connector(ABC):
     value_format: Format = Format.JSON
     transforms: Sequence[Transform] = ()
     more: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_names(self)
+        if isinstance(self.transforms, Transform):
+            raise SettingsError(f"transforms is a single {type(self.transforms).__name__}.", "Give a list of them.")
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
@@ -271,6 +286,13 @@ class Connector(ABC):
                 made[f"predicates.{alias}.type"] = predicate.cls
                 made |= {f"predicates.{alias}.{key}": value for key, value in predicate.settings.items()}
         return {**made, **self.more}
+
+
+def _check_names(of: Connector | Transform) -> None:
+    """Refuse a string where names are wanted: joined, it would be a name for each letter."""
+    for each in fields(of):
+        if each.type == "Sequence[str]":
+            arguments.names(each.name, getattr(of, each.name))
 
 
 def switch(on: bool) -> str:

@@ -33,6 +33,7 @@ from typing import Any, Final, Self
 from confluent_kafka.admin import AdminClient
 
 from streamlab import metrics, settings
+from streamlab.cdc import arguments
 from streamlab.cdc.source import Batch, ChangeSource
 from streamlab.connect.source.delivery import Delivery
 from streamlab.connect.source.offsets import Offsets, Stored, make_topics
@@ -108,6 +109,11 @@ class DatabaseSourceConnector:
         More settings of librdkafka, for the producer.
     restart : RetryPolicy
         For how long it begins anew after failures that may pass; the time begins again when something was delivered.
+
+    Raises
+    ------
+    SettingsError
+        An argument cannot be used; the message names it.
     """
 
     def __init__(
@@ -129,8 +135,24 @@ class DatabaseSourceConnector:
         kafka: Mapping[str, Any] | None = None,
         restart: RetryPolicy = RESTART,
     ) -> None:
-        if max_rows < 1:
-            raise SettingsError(f"max_rows={max_rows} commits nothing.", "Use 1 or more.")
+        arguments.name_of("a connector", name)
+        arguments.name_of("a prefix", prefix)
+        if not (callable(source) or hasattr(source, "batches")):
+            raise SettingsError(
+                f"source is {source!r}, which cannot be read.", "Give a reader, or a function that makes one."
+            )
+        arguments.names("tables", tables)
+        for option, on in (("transactional", transactional), ("tombstones", tombstones), ("headers", headers)):
+            arguments.flag(option, on)
+        arguments.count("max_rows", max_rows)
+        arguments.seconds("max_wait", max_wait)
+        arguments.count("partitions", partitions)
+        if offsets_topic is not None:
+            arguments.name_of("a topic", offsets_topic)
+        arguments.instance("bootstrap", bootstrap, str, "addresses: 127.0.0.1:9092")
+        arguments.instance("kafka", kafka, Mapping, "a dictionary of librdkafka's settings")
+        arguments.instance("restart", restart, RetryPolicy, "a RetryPolicy", optional=False)
+        arguments.instance("route", route, Callable, "a function (schema, table) -> topic")  # type: ignore[arg-type]
         self.name, self.prefix, self.transactional = name, prefix, transactional
         self._given = source
         self._max_rows, self._max_wait, self._partitions = max_rows, max_wait, partitions

@@ -223,6 +223,7 @@ def test_a_query_of_rows_without_a_number_is_refused(tables: Tables) -> None:
         ({**BY_KEY, "interval": 0}, "cannot be"),
         ({**BY_KEY, "timezone": "Europe/Nowhere"}, "no time zone"),
         ({**BY_KEY, "query": "SELECT 1"}, "twice"),
+        ({**BY_KEY, "primary_key": "id"}, "primary_key is the string"),
     ],
 )
 def test_arguments_that_mean_nothing_are_refused_at_once(options: dict[str, Any], match: str) -> None:

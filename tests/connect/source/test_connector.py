@@ -15,7 +15,7 @@ from cdc.conftest import Shop, eventually
 from streamlab import metrics, settings
 from streamlab.cdc import LSN, MySQLCDC, PollingSource, PostgreSQLCDC
 from streamlab.connect import DatabaseSourceConnector
-from streamlab.errors import CheckpointError, ConnectError, Fenced, NotDelivered, PublicationUnusable
+from streamlab.errors import CheckpointError, ConnectError, Fenced, NotDelivered, PublicationUnusable, SettingsError
 from streamlab.retry import RetryPolicy
 from streamlab.stack.namespace import Namespace
 
@@ -151,6 +151,35 @@ def test_a_table_that_is_left_out_is_passed_over_for_good(world: World) -> None:
     assert world.found("other") == []
     with world.connector() as connector:
         assert connector.poll(0.5) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tables": "public.orders"}, "tables is the string 'public.orders'"),
+        ({"tables": [5]}, "no list of names"),
+        ({"name": ""}, "'' cannot be the name of a connector"),
+        ({"prefix": ""}, "'' cannot be the name of a prefix"),
+        ({"source": None}, "source is None, which cannot be read"),
+        ({"route": "orders"}, "route is a str"),
+        ({"transactional": "no"}, "transactional='no'"),
+        ({"tombstones": 1}, "tombstones=1"),
+        ({"headers": None}, "headers=None"),
+        ({"max_rows": 0}, "max_rows=0 is no such number"),
+        ({"max_rows": 1.5}, "max_rows=1.5 is no such number"),
+        ({"max_wait": -1}, "max_wait=-1 is no time"),
+        ({"max_wait": float("nan")}, "max_wait=nan is no time"),
+        ({"partitions": 0}, "partitions=0 is no such number"),
+        ({"offsets_topic": ""}, "'' cannot be the name of a topic"),
+        ({"bootstrap": 9092}, "bootstrap is a int"),
+        ({"kafka": ["x"]}, "kafka is a list"),
+        ({"restart": 3}, "restart is a int"),
+    ],
+)
+def test_arguments_are_refused_by_name_before_a_server_is_asked(options: dict[str, Any], said: str) -> None:
+    given: dict[str, Any] = {"name": "shop", "source": lambda _: None, "prefix": "shop", **options}
+    with pytest.raises(SettingsError, match=said):
+        DatabaseSourceConnector(**given)
 
 
 def test_partitions_are_those_of_javas_clients(world: World) -> None:
