@@ -18,14 +18,14 @@ def count(name: str, value: object, *, least: int = 1, most: int | None = None) 
         )
 
 
-def seconds(name: str, value: object, *, zero: bool = True) -> None:
-    """A time that is not negative, and 0 only where that means something."""
+def seconds(name: str, value: object, *, zero: bool = True, most: float | None = None) -> None:
+    """A time that is not negative, 0 only where that means something, and not beyond `most`."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # Written so that what is not a number (NaN) does not pass.
-    if not (number and (value >= 0 if zero else value > 0)):  # type: ignore[operator]
-        raise SettingsError(
-            f"{name}={value!r} is no time.", f"Give a number of seconds, {'0 or more' if zero else 'more than 0'}."
-        )
+    fits = number and (value >= 0 if zero else value > 0) and (most is None or value <= most)  # type: ignore[operator]
+    if not fits:
+        least, end = "0 or more" if zero else "more than 0", "" if most is None else f", at most {most:.0f}"
+        raise SettingsError(f"{name}={value!r} is no time.", f"Give a number of seconds, {least}{end}.")
 
 
 def flag(name: str, value: object) -> None:

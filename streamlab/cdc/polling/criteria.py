@@ -24,6 +24,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from streamlab.cdc import arguments
 from streamlab.cdc.polling.position import PollingPosition
 from streamlab.errors import SettingsError
 
@@ -60,6 +61,15 @@ class Criteria:
     incrementing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.timestamp != "":
+            arguments.name_of("the column of timestamp=", self.timestamp)
+        for each in self.incrementing:
+            arguments.name_of("a column of incrementing=", each)
+        if len(set(self.columns)) < len(self.columns):
+            raise SettingsError(
+                f"A column is watched twice: {', '.join(self.columns)}.",
+                "Name each once, in timestamp= or incrementing=.",
+            )
         wants_time = self.mode in {Mode.TIMESTAMP, Mode.TIMESTAMP_INCREMENTING}
         wants_key = self.mode in {Mode.INCREMENTING, Mode.TIMESTAMP_INCREMENTING}
         if wants_time != bool(self.timestamp) or wants_key != bool(self.incrementing):

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from streamlab import metrics
@@ -50,6 +50,9 @@ from streamlab.retry import Retry, RetryPolicy
 from streamlab.settings import MySQLAddress
 
 __all__ = ["PollingSource"]
+
+_LONGEST: Final = 366 * 86_400.0
+"""Seconds; more is a mistake, and beyond what a date or a wait can hold."""
 
 
 class PollingSource(Followed):
@@ -89,7 +92,7 @@ class PollingSource(Followed):
         The column with the time of the last change.
     delay : float
         Seconds for which a row is left alone after its stamp (``timestamp.delay.interval.ms``): longer than the longest
-        transaction that writes.
+        transaction that writes. In modes without a stamp it has no effect, and is refused; `timezone` too.
     interval : float
         Seconds between polls that find nothing (``poll.interval.ms``).
     max_rows : int
@@ -111,6 +114,11 @@ class PollingSource(Followed):
         Whose dead letters these are; by default the reader's name.
     reconnect : RetryPolicy
         For how long a lost connection is made again.
+
+    Raises
+    ------
+    SettingsError
+        An argument cannot be used, or has no effect in this mode; the message names it.
     """
 
     position_type = PollingPosition
@@ -138,13 +146,19 @@ class PollingSource(Followed):
         group: str | None = None,
         reconnect: RetryPolicy = RECONNECT,
     ) -> None:
+        for option, given in (("table", table), ("query", query), ("timezone", timezone)):
+            arguments.instance(option, given, str, "a string", optional=False)
         name = name or table or "query"
-        if delay < 0 or interval <= 0 or max_rows < 1:
-            raise SettingsError(
-                f"A poll with delay={delay}, interval={interval} and max_rows={max_rows} cannot be.",
-                "Give a delay of 0 or more seconds, an interval above 0, and at least one row.",
-            )
+        arguments.name_of("a reader", name)
+        arguments.seconds("delay", delay, most=_LONGEST)
+        arguments.seconds("interval", interval, zero=False, most=_LONGEST)
+        arguments.count("max_rows", max_rows)
+        arguments.flag("validate_non_null", validate_non_null)
         arguments.names("primary_key", primary_key)
+        if not isinstance(incrementing, str):
+            arguments.names("incrementing", incrementing)
+        arguments.instance("checkpoint", checkpoint, (Path, str), "the Path of a file")
+        arguments.instance("reconnect", reconnect, RetryPolicy, "a RetryPolicy", optional=False)
         try:
             mode = Mode(mode)
         except ValueError:
@@ -153,6 +167,12 @@ class PollingSource(Followed):
         columns = (incrementing,) if isinstance(incrementing, str) and incrementing else tuple(incrementing)
         self._server, self._asked = polled(address), polled(address)
         criteria = Criteria(mode, timestamp, columns)
+        for option, without in (("delay", delay), ("timezone", timezone != "UTC")):
+            if without and not timestamp:
+                raise SettingsError(
+                    f"{option}= has no effect in the mode {mode}, which knows no times.",
+                    "Leave it out, or use a mode with timestamp=.",
+                )
         about = {"table": table, "query": query, "label": name, "primary_key": tuple(primary_key)}
         self._table = PolledTable(self._server, criteria, **about)  # type: ignore[arg-type]
         self._questions = PolledTable(self._asked, criteria, **about)  # type: ignore[arg-type]

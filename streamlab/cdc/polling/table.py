@@ -115,7 +115,7 @@ class PolledTable:
             )
 
     def _nulls(self, column: str) -> bool:
-        text = self._statement("count", condition=f"{self.server.quote(column)} IS NULL")
+        text = self._statement("count", condition=f"{self._quote(column)} IS NULL")
         return bool(self.server.rows(text)[0][0])
 
     def __str__(self) -> str:
@@ -153,13 +153,17 @@ class PolledTable:
     # -- statements -----------------------------------------------------------------------------------
 
     def _statement(self, block: str, **parts: object) -> str:
-        # The query is a part of a format of the driver's.
-        source = self.server.quote(self.schema, self.name) if self.table else f"({self.query})"
+        # It is a part of a format of the driver's. A query may end in a comment, so it stands on lines of its own.
+        source = self.server.quote(self.schema, self.name) if self.table else f"(\n{self.query}\n)"
         return load("polling")[block].format(source=source.replace("%", "%%"), **parts)
+
+    def _quote(self, column: str) -> str:
+        """A column in a statement, which is a format of the driver's too."""
+        return self.server.quote(column).replace("%", "%%")
 
     def page(self, after: PollingPosition | None, before: datetime | None, limit: int) -> list[Row]:
         """The next rows behind a position."""
-        quote = self.server.quote
+        quote = self._quote
         condition, values = self.criteria.condition(after, before, quote)
         order = self.criteria.order(quote, ties=self.primary_key)
         text = self._statement("page", condition=condition, order=order, limit=int(limit))
@@ -174,12 +178,12 @@ class PolledTable:
     def count(self, after: PollingPosition | None) -> int:
         """How many rows lie behind a position."""
         after = None if self.criteria.mode is Mode.BULK else after
-        condition, values = self.criteria.condition(after, None, self.server.quote)
+        condition, values = self.criteria.condition(after, None, self._quote)
         return int(self.server.rows(self._statement("count", condition=condition), values)[0][0])
 
     def last(self, before: datetime | None) -> PollingPosition:
         """Behind the last row that a poll would find now."""
-        quote = self.server.quote
+        quote = self._quote
         condition, values = self.criteria.condition(None, before, quote)
         for column in self.criteria.columns:
             condition += f" AND {quote(column)} IS NOT NULL"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -95,6 +96,37 @@ def test_a_query_is_wrapped_whatever_is_in_it(tables: Tables) -> None:
     events = [event for each in transactions for event in each]
     assert [event.new_data["id"] for event in events] == [1, 3]
     assert {(event.schema, event.table_name, event.primary_key) for event in events} == {("", "percents", ("id",))}
+
+
+def test_a_query_may_end_in_a_comment(tables: Tables) -> None:
+    tables.insert(1, 2)
+    query = f"SELECT id FROM {tables.orders} -- 50% of it; by hand"
+    for count, options in ((2, BY_KEY), (1, {"mode": "bulk"})):
+        with tables.source(query=query, name="remarked", **options, checkpoint=None) as source:
+            found = [event.new_data["id"] for each in source.transactions(until=count) for event in each]
+            assert sorted(found) == [1, 2]
+            assert source.lag().size == 2
+
+
+def test_names_of_columns_may_hold_anything(tables: Tables) -> None:
+    odd = {"postgres": ('"50% %s {id} ""x"" -- "', '"t%"'), "mysql": ("`50% %s {id} ``x`` -- .`", "`t%`")}[tables.kind]
+    number, stamp = ('50% %s {id} "x" -- ', "t%") if tables.kind == "postgres" else ("50% %s {id} `x` -- .", "t%")
+    kind = "timestamptz" if tables.kind == "postgres" else "timestamp(6)"
+    tables.execute(f"CREATE TABLE odd ({odd[0]} int PRIMARY KEY, {odd[1]} {kind} NOT NULL)")
+    tables.execute("INSERT INTO odd VALUES (1, '2026-01-01 12:00:00'), (2, '2026-01-01 12:00:00')")
+    for options in (
+        {"mode": "incrementing", "incrementing": number}, {"mode": "timestamp", "timestamp": stamp},
+        {"timestamp": stamp, "incrementing": number},
+    ):  # fmt: skip
+        path = tables.directory / options.get("mode", "both")
+        for expected in ([1, 2], []):
+            with tables.source(f"{tables.schema}.odd", **options, checkpoint=path) as source:
+                source.initialize()
+                assert source.lag().size == len(expected)
+                found = list(source.transactions(until=source.written()))
+                assert [event.new_data[number] for each in found for event in each] == expected
+                if found:
+                    source.acknowledge(found[-1])
 
 
 def test_it_goes_on_behind_what_was_acknowledged(tables: Tables) -> None:
@@ -220,8 +252,31 @@ def test_a_query_of_rows_without_a_number_is_refused(tables: Tables) -> None:
         ({"mode": "incrementing"}, "incrementing="),
         ({"mode": "bulk", "timestamp": "t"}, "no column"),
         ({"mode": "timestamp", "timestamp": "t", "incrementing": "id"}, "timestamp="),
-        ({**BY_KEY, "interval": 0}, "cannot be"),
-        ({**BY_KEY, "timezone": "Europe/Nowhere"}, "no time zone"),
+        ({**BY_KEY, "interval": 0}, "interval=0 is no time"),
+        ({**BY_KEY, "interval": math.nan}, "interval=nan is no time"),
+        ({**BY_KEY, "interval": math.inf}, "interval=inf is no time"),
+        ({**BY_BOTH, "delay": -1}, "delay=-1 is no time"),
+        ({**BY_BOTH, "delay": math.nan}, "delay=nan is no time"),
+        ({**BY_BOTH, "delay": math.inf}, "delay=inf is no time"),
+        ({**BY_BOTH, "delay": "5"}, "delay='5' is no time"),
+        ({**BY_KEY, "delay": 60}, "delay= has no effect in the mode incrementing"),
+        ({"mode": "bulk", "delay": 60}, "delay= has no effect in the mode bulk"),
+        ({**BY_KEY, "timezone": "Europe/Berlin"}, "timezone= has no effect in the mode incrementing"),
+        ({"mode": "bulk", "timezone": "Europe/Berlin"}, "timezone= has no effect in the mode bulk"),
+        ({**BY_KEY, "max_rows": 0}, "max_rows=0 is no such number"),
+        ({**BY_KEY, "max_rows": 1.5}, "max_rows=1.5 is no such number"),
+        ({"mode": "timestamp", "timestamp": ["u"]}, r"\['u'\] cannot be the name of the column of timestamp="),
+        ({"mode": "incrementing", "incrementing": [""]}, "'' cannot be the name of a column of incrementing="),
+        ({"mode": "incrementing", "incrementing": [5]}, "incrementing=.* is no list of names"),
+        ({"mode": "incrementing", "incrementing": ["id", "id"]}, "watched twice: id, id"),
+        ({"timestamp": "u", "incrementing": "u"}, "watched twice: u, u"),
+        ({**BY_KEY, "validate_non_null": "no"}, "validate_non_null='no'"),
+        ({**BY_KEY, "checkpoint": 5}, "checkpoint is a int"),
+        ({**BY_KEY, "reconnect": None}, "reconnect is a NoneType"),
+        ({**BY_KEY, "query": 5}, "query is a int"),
+        ({**BY_KEY, "name": 5}, "5 cannot be the name of a reader"),
+        ({**BY_BOTH, "timezone": 5}, "timezone is a int"),
+        ({**BY_BOTH, "timezone": "Europe/Nowhere"}, "no time zone"),
         ({**BY_KEY, "query": "SELECT 1"}, "twice"),
         ({**BY_KEY, "primary_key": "id"}, "primary_key is the string"),
     ],
