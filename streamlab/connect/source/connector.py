@@ -63,6 +63,9 @@ class DatabaseSourceConnector:
         def source(after):
             return PostgreSQLCDC(dsn, "shop", "warehouse", lazy=True, resume_after=after and LSN.parse(after))
 
+        with source(None) as cdc:
+            cdc.initialize()  # the slot, once: a connector makes none
+
         with DatabaseSourceConnector("warehouse", source, prefix="shop") as connector:
             connector.start()
             ...

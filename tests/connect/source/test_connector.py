@@ -182,6 +182,34 @@ def test_arguments_are_refused_by_name_before_a_server_is_asked(options: dict[st
         DatabaseSourceConnector(**given)
 
 
+def test_the_first_snippet_of_the_page_delivers_as_it_is_written(stack: object) -> None:
+    page = (Path(__file__).parents[3] / "docs/connect.md").read_text(encoding="utf-8")
+    written = page.split("```python\n")[1].split("```")[0]
+    with Namespace("connect_page") as namespace:
+        shop, prefix = Shop(namespace), namespace.topic_prefix()
+        names = {
+            '"warehouse", source': f'"{namespace.name}", source', '"warehouse"': f'"{shop.slot}"',
+            'prefix="shop"': f'prefix="{prefix}"', '"shop"': f'"{shop.publication}"', "public.orders": shop.orders,
+            "    ...\n": "    meanwhile(connector)\n",
+        }  # fmt: skip
+        for own, ours in names.items():
+            assert own in written
+            written = written.replace(own, ours)
+        told: list[Any] = []
+        try:
+            for number in (1, 2):  # and again, as after a restart
+
+                def meanwhile(connector: DatabaseSourceConnector, number: int = number) -> None:
+                    shop.insert(number)
+                    eventually(lambda: connector.offset is not None and connector.offset.records == number)
+
+                exec(written, {"meanwhile": meanwhile, "print": told.append})  # noqa: S102 - the page's own text
+            assert [each.records for each in told] == [1, 2]
+            assert [each.key["id"] for each in records(f"{prefix}.{shop.orders}")] == [1, 2]
+        finally:
+            shop.close()
+
+
 def test_partitions_are_those_of_javas_clients(world: World) -> None:
     world.execute("INSERT INTO orders SELECT i FROM generate_series(1, 200) i")
     with world.connector(partitions=7) as connector:
