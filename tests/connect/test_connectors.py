@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pymysql
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from psycopg import sql
@@ -198,6 +199,43 @@ def test_what_is_said_stands_in_connects_words(addresses: None) -> None:
     assert SINK.configuration()["connection.url"] == "jdbc:postgresql://127.0.0.1:5555/shop"
 
 
+def test_what_would_be_lost_is_refused(addresses: None) -> None:
+    topics, tombstones = Predicate.topics, Predicate.tombstones()
+    with pytest.raises(SettingsError, match="both only= and unless="):
+        Unwrap(only=topics("t", "a"), unless=tombstones)
+    with pytest.raises(SettingsError, match="heartbeat_query="):
+        replace(MYSQL, heartbeat_query="SELECT 1")
+    twice = replace(MYSQL, transforms=[Unwrap(deletes="drop"), Unwrap()])
+    with pytest.raises(SettingsError, match="the alias unwrap"):
+        twice.configuration()
+    differ = [Unwrap(alias="a", only=topics("t", "x")), Unwrap(alias="b", unless=topics("t", "y"))]
+    with pytest.raises(SettingsError, match="the alias t"):
+        replace(MYSQL, transforms=differ).configuration()
+
+
+@pytest.mark.parametrize("tables", [[], "orders", [""]])
+def test_tables_and_topics_are_lists_of_names(tables: Any, addresses: None) -> None:
+    with pytest.raises(SettingsError, match="tables="):
+        replace(MYSQL, tables=tables)
+    with pytest.raises(SettingsError, match="topics="):
+        replace(SINK, topics=tables).configuration()
+
+
+@pytest.mark.parametrize(
+    ("table", "written"),
+    [
+        ("orders", "shop.orders"),
+        ("order$items", r"shop.order\$items"),
+        ("a.b", r"shop\.a\.b"),
+        ("x,y", r"shop.x\,y"),
+        ("p(1)+", r"shop.p\(1\)\+"),
+    ],
+)
+def test_a_name_of_a_table_is_no_regular_expression(table: str, written: str, addresses: None) -> None:
+    assert replace(MYSQL, tables=[table]).configuration()["table.include.list"] == written
+    assert replace(MYSQL, database="s$").configuration()["database.include.list"] == r"s\$"
+
+
 # -- on a worker -----------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +293,26 @@ def wait_rows(connection: psycopg.Connection[Any], query: sql.Composed, wanted: 
             found = [(row[0], str(row[1]), *row[2:]) for row in connection.execute(query)]
         except psycopg.errors.UndefinedTable as error:
             found = str(error)
+
+
+@pytest.mark.integration
+def test_tables_whose_names_mean_something_in_a_regular_expression_are_read(
+    client: ConnectClient, namespace: Namespace
+) -> None:
+    database, prefix, name = namespace.mysql_database(), namespace.topic_prefix(), namespace.connector()
+    with pymysql.connect(**settings.mysql_address("app").arguments(), autocommit=True) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE `{database}`")
+            for number, table in enumerate(("order$items", "a.b", "x,y", "aXb")):
+                cursor.execute(f"CREATE TABLE `{database}`.`{table}` (id int PRIMARY KEY)")
+                cursor.execute(f"INSERT INTO `{database}`.`{table}` VALUES ({number})")
+    source = MySQLSource(prefix=prefix, database=database, tables=["order$items", "a.b", "x,y"])
+    client.apply(name, source.configuration())
+    client.wait_ready(name)
+    # Debezium writes an underscore for what the name of a topic may not hold.
+    for number, topic in enumerate(("order_items", "a.b", "x_y")):
+        assert values(f"{prefix}.{database}.{topic}", 1)[0]["after"] == {"id": number}
+    assert f"{prefix}.{database}.aXb" not in kafka_admin().list_topics(timeout=10).topics
 
 
 @pytest.mark.integration

@@ -121,6 +121,11 @@ class Transform:
         Its configuration, without the prefix.
     only, unless : Predicate, optional
         The records that it is for, or those that it leaves as they are; one of the two.
+
+    Raises
+    ------
+    SettingsError
+        Both are said: Connect takes one predicate for a transformation.
     """
 
     alias: str
@@ -131,6 +136,11 @@ class Transform:
 
     def __post_init__(self) -> None:
         _check_names(self)
+        if self.only is not None and self.unless is not None:
+            raise SettingsError(
+                f"The transformation {self.alias} has both only= and unless=; Connect takes one predicate for each.",
+                "Say one of them; `Predicate.topics` may leave topics out by its pattern.",
+            )
 
     @property
     def predicate(self) -> Predicate | None:
@@ -272,20 +282,39 @@ class Connector(ABC):
         ------
         NotRunning
             An address is asked of `streamlab.settings`, and no server is known there.
+        SettingsError
+            Two transformations have one alias, or two predicates that differ: one would be lost.
         """
         made = {"connector.class": self.CLASS, "tasks.max": "1", **self.settings()}
         made |= self.key_format.keys("key") | self.value_format.keys("value")
         if self.transforms:
-            made["transforms"] = ",".join(each.alias for each in self.transforms)
+            aliases = [each.alias for each in self.transforms]
+            if twice := next((each for each in aliases if aliases.count(each) > 1), None):
+                raise SettingsError(
+                    f"Two transformations have the alias {twice}, and one would be lost.",
+                    "Give each an alias= of its own.",
+                )
+            made["transforms"] = ",".join(aliases)
             for each in self.transforms:
                 told = each.keys() | each.condition()
                 made |= {f"transforms.{each.alias}.{key}": value for key, value in told.items()}
-        if predicates := {each.predicate.alias: each.predicate for each in self.transforms if each.predicate}:
+        if predicates := self._predicates():
             made["predicates"] = ",".join(predicates)
             for alias, predicate in predicates.items():
                 made[f"predicates.{alias}.type"] = predicate.cls
                 made |= {f"predicates.{alias}.{key}": value for key, value in predicate.settings.items()}
         return {**made, **self.more}
+
+    def _predicates(self) -> dict[str, Predicate]:
+        """The predicates by alias; transformations may share one."""
+        found: dict[str, Predicate] = {}
+        for each in self.transforms:
+            if each.predicate and found.setdefault(each.predicate.alias, each.predicate) != each.predicate:
+                raise SettingsError(
+                    f"Two predicates that differ have the alias {each.predicate.alias}, and one would be lost.",
+                    "Give each an alias= of its own.",
+                )
+        return found
 
 
 def _check_names(of: Connector | Transform) -> None:
@@ -298,6 +327,22 @@ def _check_names(of: Connector | Transform) -> None:
 def switch(on: bool) -> str:
     """A switch in Connect's words."""
     return "true" if on else "false"
+
+
+def names(said: Sequence[str], argument: str) -> Sequence[str]:
+    """Names of tables or topics, one at least.
+
+    Raises
+    ------
+    SettingsError
+        There is none; or it is one text, whose letters would be taken for names.
+    """
+    if isinstance(said, str) or not said or not all(said):
+        raise SettingsError(
+            f"{argument}={said!r} names nothing." if not isinstance(said, str) else f"{argument}={said!r} is no list.",
+            f"Write a list of names: {argument}=[{(said if isinstance(said, str) and said else 'orders')!r}].",
+        )
+    return said
 
 
 def topics(partitions: int) -> dict[str, str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from streamlab import settings
-from streamlab.connect.connectors.common import Connector, Format, Snapshot, milliseconds, switch, topics
+from streamlab.connect.connectors.common import Connector, Format, Snapshot, milliseconds, names, switch, topics
+from streamlab.errors import SettingsError
 
 __all__ = ["MySQLSource", "PostgreSQLSource", "mysql_source"]
+
+_SPECIAL = re.compile(r"[\\.\[\]{}()*+?^$|,]")
+"""What is no letter of its own in a regular expression of Java, and the comma, at which Debezium cuts its lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +27,8 @@ class _DatabaseSource(Connector):
     prefix : str
         What the topics' names begin with; also the name of the source in its events.
     tables : sequence of str
-        Names of tables in the database or schema.
+        Names of tables in the database or schema, one at least. A name is taken as it is: Debezium's list is of regular
+        expressions, so what means something there is escaped.
     snapshot : str
         When the tables themselves are read.
     decimals : str
@@ -49,6 +55,11 @@ class _DatabaseSource(Connector):
         Tell where transactions begin and end, in a topic ``<prefix>.transaction`` and in every envelope.
     partitions : int
         Partitions of each topic.
+
+    Raises
+    ------
+    SettingsError
+        `tables` names none, or is one text; or a statement is given for heartbeats, and there are none.
     """
 
     prefix: str
@@ -66,10 +77,17 @@ class _DatabaseSource(Connector):
     transactions: bool = False
     partitions: int = 1
 
+    def __post_init__(self) -> None:
+        names(self.tables, "tables")
+        if self.heartbeat_query and not self.heartbeat:
+            raise SettingsError(
+                "heartbeat_query= is executed at each heartbeat, and there are none.", "Say heartbeat= in seconds, too."
+            )
+
     def _shared(self, where: str) -> dict[str, str]:
         made = {
             "topic.prefix": self.prefix,
-            "table.include.list": ",".join(f"{where}.{table}" for table in self.tables),
+            "table.include.list": ",".join(_pattern(where, table) for table in self.tables),
             "snapshot.mode": self.snapshot,
             "decimal.handling.mode": self.decimals,
             "poll.interval.ms": milliseconds(self.poll),
@@ -98,6 +116,17 @@ class _DatabaseSource(Connector):
         if self.transactions:
             made["provide.transaction.metadata"] = "true"
         return made
+
+
+def _literal(name: str) -> str:
+    """A regular expression of Java, in a list of Debezium, that a name matches and no other."""
+    return _SPECIAL.sub(r"\\\g<0>", name)
+
+
+def _pattern(where: str, table: str) -> str:
+    """The same for a table. A plain dot between two names without dots can stand for a dot alone."""
+    between = r"\." if "." in where + table else "."
+    return _literal(where) + between + _literal(table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +159,7 @@ class MySQLSource(_DatabaseSource):
             "database.password": settings.connect_secret("mysql"),
             # Every reader of a binary log has an identity of its own.
             "database.server.id": str(100_000 + zlib.crc32(self.prefix.encode()) % 1_000_000_000),
-            "database.include.list": self.database,
+            "database.include.list": _literal(self.database),
             "schema.history.internal.kafka.bootstrap.servers": settings.kafka_bootstrap(),
             "schema.history.internal.kafka.topic": f"{self.prefix}.schema-history",
             "schema.history.internal.store.only.captured.tables.ddl": "true",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from streamlab.connect.connectors.common import Connector, Format, topics
+from streamlab.connect.connectors.common import Connector, Format, names, topics
 
 __all__ = ["FileSink", "FileSource"]
 
@@ -57,4 +57,4 @@ class FileSink(Connector):
 
     def settings(self) -> dict[str, str]:
         """The keys of this kind of connector."""
-        return {"file": str(self.path), "topics": ",".join(self.topics)}
+        return {"file": str(self.path), "topics": ",".join(names(self.topics, "topics"))}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from streamlab import settings
-from streamlab.connect.connectors.common import Connector, Format, switch
+from streamlab.connect.connectors.common import Connector, Format, names, switch
 
 __all__ = ["JDBCSink"]
 
@@ -64,7 +64,7 @@ class JDBCSink(Connector):
         address = conninfo_to_dict(str.__str__(settings.postgres_dsn("app")))
         where = f"{address.get('host', '127.0.0.1')}:{address.get('port', 5432)}"
         made = {
-            "topics": ",".join(self.topics),
+            "topics": ",".join(names(self.topics, "topics")),
             "connection.url": f"jdbc:postgresql://{where}/{self.database or address.get('dbname', '')}",
             "connection.username": str(address.get("user", "")),
             "connection.password": settings.connect_secret("postgres", "app"),
