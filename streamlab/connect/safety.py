@@ -16,10 +16,18 @@ from streamlab.connect.outdated import FORMER_DELETES, UNWRAP
 __all__ = ["findings", "is_secret"]
 
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
-_SECRET = re.compile(r"(^|[._])(password|passwd|secret|token|credentials|jaas\.config|api[._]?key|private[._]?key)$")
+_SECRET = re.compile(
+    r"(password|passwd|passphrase|(^|[._-])(pass|pwd|secret|token|credentials([._-]json)?|user[._-]?info|jaas\.config"
+    r"|(api|private|secret|access|account|keystore|encryption|master)[._-]?key))$"
+)
 _BY_REFERENCE = "Name it through a config provider, in a key of its own: ${file:PATH:KEY}."
 _REFERENCE = re.compile(r"\$\{[A-Za-z0-9_.-]+:[^}]+\}")
-_IN_URL = re.compile(r"(?i)(?<=[?&;])(password|pwd)=(?!\$\{)[^&;]+|(?<=://)[^/:@\s]+:(?!\$\{)[^@/\s]+(?=@)")
+_RESOLVED = "\0"
+"""What stands for a reference while the rest of a value is looked at."""
+_SAID = r"(?i:\w*(?:password|pwd|passwd|passphrase|secret|token|accountkey|sharedaccesskey))"
+_IN_URL = re.compile(rf"(?<=[?&;]){_SAID}=(?P<pair>[^&;]*)|(?<=://)[^/:@\s]*:(?P<user>[^@/\s]*)(?=@)")
+_IN_JAAS = re.compile(rf"\b{_SAID}\s*=\s*(?P<pair>\"[^\"]*\"|'[^']*'|[^\s;]*)")
+_JAAS = re.compile(r"\s(required|requisite|sufficient|optional)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +140,44 @@ _OPERATIONS = (("c", "inserts"), ("u", "updates"), ("d", "deletes"))
 def is_secret(key: str, subject: Subject) -> bool:
     """Whether the value of a key is one that nobody should read: by the plugin's definition, or by its name."""
     defined = subject.plugin.get(key) if subject.plugin else None
+    for used in subject.used:
+        if used.plugin is not None and key.startswith(used.prefix):
+            defined = used.plugin.get(key.removeprefix(used.prefix))
     return (defined is not None and defined.kind == "PASSWORD") or bool(_SECRET.search(key.lower()))
 
 
 def _secrets(subject: Subject) -> Iterator[Finding]:
     for key, value in subject.configuration.items():
-        text = value.strip()
-        if text and is_secret(key, subject) and not _REFERENCE.search(text):
+        text = _REFERENCE.sub(_RESOLVED, value.strip())
+        if is_secret(key, subject) and _in_clear(key.lower(), text):
             problem = f"{key} stands in the clear: the REST interface tells it to everybody, and a topic keeps it."
             yield Finding(key, Level.ERROR, Kind.UNSAFE, problem, _BY_REFERENCE)
-        elif key.endswith("url") and _IN_URL.search(text):
+        elif _holds(_IN_URL, text):
             problem = f"{key} holds a password in the clear."
             yield Finding(key, Level.ERROR, Kind.UNSAFE, problem, _BY_REFERENCE)
+
+
+def _in_clear(key: str, text: str) -> bool:
+    """Whether something of a secret is no reference. Who logs in is none; nor is what kind of a login it is."""
+    if not text:
+        return False
+    if key.endswith("jaas.config") and _RESOLVED in text and _JAAS.search(text):
+        return _holds(_IN_JAAS, text)
+    if key.endswith(("user.info", "user_info", "userinfo")):
+        text = text.partition(":")[2] or text
+    elif key.endswith("token"):
+        text = re.sub(r"^(Bearer|Basic|Token)\s+", "", text)
+    return bool(text.strip(_RESOLVED))
+
+
+def _holds(secrets: re.Pattern[str], text: str) -> bool:
+    """Whether one of the secrets in a text is not a reference as a whole."""
+    return any(
+        found.strip(_RESOLVED + "\"'")
+        for match in secrets.finditer(text)
+        for found in match.groupdict().values()
+        if found
+    )
 
 
 def _errors(subject: Subject) -> Iterator[Finding]:

@@ -390,6 +390,63 @@ def test_a_source_that_does_not_say_how_topics_are_made_is_told() -> None:
     assert [each.kind for each in lint({"connector.class": other.name, "name": "m"}, catalog)] == [Kind.MISSING]
 
 
+JAAS = 'org.apache.kafka.common.security.scram.ScramLoginModule required username="{}" password="{}";'
+FOREIGN = {"connector.class": "com.example.S3SinkConnector", "topics": "a"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schema.registry.basic.auth.user.info", "u:hunter2"),
+        ("value.converter.basic.auth.user.info", "${file:/s/a:user}:hunter2"),
+        ("consumer.override.sasl.jaas.config", JAAS.format("${file:/s/a:user}", "hunter2")),
+        ("consumer.override.sasl.jaas.config", JAAS.format("u", "${file:/s/a:p}hunter2")),
+        ("consumer.override.sasl.jaas.config", JAAS.format("u", "hunter2")),
+        ("consumer.override.sasl.jaas.config", "${file:/s/a:jaas} and hunter2"),
+        ("connection.password", "${file:/s/a:p} and hunter2"),
+        ("connection.password", "${hunter2}"),
+        ("aws.secret.access.key", "hunter2"),
+        ("s3.credentials.aws_secret_access_key", "hunter2"),
+        ("azblob.account.key", "hunter2"),
+        ("gcp.credentials.json", '{"private_key": "hunter2"}'),
+        ("consumer.override.ssl.keystore.key", "-----BEGIN PRIVATE KEY-----"),
+        ("elastic.security.pass", "hunter2"),
+        ("driver.trustCertificateKeyStorePassword", "hunter2"),
+        ("mongodb.connection.string", "mongodb://u:hunter2@h/?replicaSet=r"),
+        ("connection.uri", "mongodb://${file:/s/a:user}:hunter2@h"),
+        ("connection.url", "jdbc:postgresql://h/d?password=${file:/s/a:p}&sslpassword=hunter2"),
+        ("connection.url", "jdbc:sqlserver://h;databaseName=a;Password=hunter2"),
+        ("storage", "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=hunter2"),
+    ],
+)
+def test_a_secret_in_the_clear_is_found(key: str, value: str) -> None:
+    found = [each for each in lint({**FOREIGN, key: value}) if each.kind is Kind.UNSAFE]
+    assert [(each.key, each.level) for each in found] == [(key, Level.ERROR)]
+    assert "hunter2" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schema.registry.basic.auth.user.info", "u:${file:/s/a:p}"),
+        ("schema.registry.basic.auth.user.info", "${file:/s/a:info}"),
+        ("basic.auth.credentials.source", "USER_INFO"),
+        ("consumer.override.sasl.jaas.config", JAAS.format("u", "${file:/s/a:p}")),
+        ("consumer.override.sasl.jaas.config", "${file:/s/a:jaas}"),
+        ("connection.password", " ${vault:a/b:c} "),
+        ("http.auth.token", "Bearer ${env:TOKEN}"),
+        ("aws.access.key.id", "AKIA"),
+        ("mongodb.connection.string", "mongodb://u:${file:/s/a:p}@h"),
+        ("connection.uri", "mongodb://u@h:27017,i:27017/x@y"),
+        ("connection.url", "jdbc:postgresql://h:5432/d?user=u&password=${file:/s/a:p}"),
+        ("consumer.override.sasl.oauthbearer.token.endpoint.url", "https://h/token"),
+        ("consumer.override.ssl.keystore.location", "/s/keystore"),
+    ],
+)
+def test_a_reference_and_what_is_no_secret_are_no_finding(key: str, value: str) -> None:
+    assert [each for each in lint({**FOREIGN, key: value}) if each.kind is Kind.UNSAFE] == []
+
+
 def test_no_finding_repeats_a_secret() -> None:
     found = lint({**MYSQL, "database.password": "hunter2", "x.secret": "hunter2", "connection.url": "a://b:hunter2@c"})
     assert "hunter2" not in repr(found)
