@@ -25,6 +25,11 @@ from streamlab.connect.answers import Key, Plugin
 __all__ = ["Catalog", "PluginKeys", "nearest"]
 
 _PASSED_ON = ("producer.override.", "consumer.override.", "admin.override.")
+# Kafka's PluginUtils.prunedName.
+_KIND_WORDS = {
+    "source": "Connector", "sink": "Connector", "converter": "Converter", "header_converter": "HeaderConverter",
+    "transformation": "Transformation", "predicate": "Predicate",
+}  # fmt: skip
 _DEBEZIUM_PASSED_ON = ("database.", "internal.", "snapshot.select.statement.overrides.")
 
 
@@ -63,6 +68,13 @@ class PluginKeys:
     def names(self) -> list[str]:
         """The keys by name, for a search."""
         return [*self.keys, *(each for each in self.undefined if not each.endswith("."))]
+
+    @property
+    def aliases(self) -> set[str]:
+        """The short names that Connect takes for it: without the package, and without the word for its kind."""
+        # Of `MaskField$Value` it is Value, as of others.
+        simple = self.name.rpartition(".")[2].rpartition("$")[2]
+        return {simple, simple.rpartition(_KIND_WORDS[self.kind])[0] or simple}
 
     @property
     def debezium_source(self) -> bool:
@@ -109,14 +121,11 @@ class Catalog:
         return replace(self, plugins=found, complete=True)
 
     def find(self, name: str) -> PluginKeys | None:
-        """A plugin by its class, or by one of the short names that Connect takes for a connector."""
+        """A plugin by its class, or by one of its aliases; one that several plugins have is none, as on a worker."""
         if name in self.plugins:
             return self.plugins[name]
-        for each in self.plugins.values():
-            simple = each.name.rpartition(".")[2]
-            if each.kind in {"source", "sink"} and name in {simple, simple.removesuffix("Connector")}:
-                return each
-        return None
+        found = [each for each in self.plugins.values() if name in each.aliases]
+        return found[0] if len(found) == 1 else None
 
     def of_kind(self, *kinds: str) -> list[PluginKeys]:
         """The plugins of some kinds."""

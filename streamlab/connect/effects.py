@@ -246,6 +246,6 @@ def _jdbc_sink(subject: Subject) -> Iterator[Finding]:
         problem = f"insert.mode={subject.get('insert.mode')} needs a key, and primary.key.mode is none."
         yield Finding("insert.mode", Level.ERROR, Kind.INVALID, problem, "Write primary.key.mode=record_key.")
     key = "value.converter.schemas.enable"
-    if subject.get("value.converter").endswith(".JsonConverter") and subject.get(key).lower() == "false":
+    if subject.get("value.converter") and subject.writes_json("value") and subject.get(key).lower() == "false":
         problem = "The JDBC sink makes its statements from the schemas of records, and these carry none."
         yield Finding(key, Level.ERROR, Kind.INVALID, problem, f"Write {key}=true, also at the source.")

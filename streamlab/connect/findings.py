@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from streamlab.connect.catalog import Catalog, PluginKeys
 
+_JSON = "org.apache.kafka.connect.json.JsonConverter"
+
 __all__ = ["Finding", "Kind", "Level", "Subject", "Used", "listed"]
 
 
@@ -89,6 +91,11 @@ class Subject:
     def below(self, prefix: str) -> Iterator[str]:
         """The keys below a prefix."""
         return (key for key in self.configuration if key.startswith(prefix))
+
+    def writes_json(self, role: str) -> bool:
+        """Whether keys or values are JSON; where the connector names no converter that is taken for granted."""
+        plugin = self.catalog.find(self.get(f"{role}.converter", _JSON))
+        return plugin is not None and plugin.name == _JSON
 
     @property
     def is_source(self) -> bool:

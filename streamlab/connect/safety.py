@@ -15,7 +15,6 @@ from streamlab.connect.outdated import FORMER_DELETES, UNWRAP
 
 __all__ = ["findings", "is_secret"]
 
-_JSON = "org.apache.kafka.connect.json.JsonConverter"
 _SECRET = re.compile(
     r"(password|passwd|passphrase|(^|[._-])(pass|pwd|secret|token|credentials([._-]json)?|user[._-]?info|jaas\.config"
     r"|(api|private|secret|access|account|keystore|encryption|master)[._-]?key))$"
@@ -208,7 +207,7 @@ def _errors(subject: Subject) -> Iterator[Finding]:
 
 def _text_for_tombstone(subject: Subject) -> Iterator[Finding]:
     """Debezium's ExtractNewRecordState: its default leaves a deleted row's schema, and JSON then writes a value."""
-    if subject.get("value.converter", _JSON) not in {_JSON, "JsonConverter"}:
+    if not subject.writes_json("value"):
         return
     mode = "delete.tombstone.handling.mode"
     for used in subject.used:

@@ -316,6 +316,25 @@ def test_tables_whose_names_mean_something_in_a_regular_expression_are_read(
 
 
 @pytest.mark.integration
+def test_a_worker_takes_short_names_of_classes(client: ConnectClient, namespace: Namespace) -> None:
+    """Kafka Connect's aliases: the class without its package, and without the word for its kind."""
+    topic, name = namespace.topic("lines"), namespace.connector()
+    transforms = [
+        Transform(alias="r", cls="RegexRouter", settings={"regex": ".*", "replacement": topic}),
+        Transform(
+            alias="m",
+            cls="DropHeaders",
+            settings={"headers": "x"},
+            only=Predicate(alias="n", cls="RecordIsTombstone"),
+        ),
+    ]
+    source = FileSource(path=Path("/etc/os-release"), topic="elsewhere", transforms=transforms)
+    short = {"key.converter": "String", "value.converter": "JsonConverter", "value.converter.schemas.enable": "false"}
+    client.apply(name, {**source.configuration(), **short})
+    assert values(topic, 1)[0] == Path("/etc/os-release").read_text("utf-8").splitlines()[0]
+
+
+@pytest.mark.integration
 def test_the_workers_provider_reads_our_directory_alone(client: ConnectClient, namespace: Namespace) -> None:
     # A file that everybody may read, the worker's user included.
     outside = f"${{file:{Path('/etc/os-release')}:ID}}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -218,6 +219,33 @@ def test_a_value_that_is_resolved_later_is_not_judged() -> None:
 
 def test_a_short_name_of_a_class_is_the_class() -> None:
     assert only({**MYSQL, "connector.class": "MySqlConnector"}, table_inclde_list="x").kind is Kind.UNKNOWN
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_short_names_that_a_worker_takes_are_known(complete: bool) -> None:
+    catalog = replace(Catalog.load(), complete=complete)
+    short = {
+        "key.converter": "String",
+        "value.converter": "JsonConverter",
+        "header.converter": "SimpleHeaderConverter",
+        "transforms": "r",
+        "transforms.r.type": "RegexRouter",
+        "transforms.r.regex": "a",
+        "transforms.r.replacement": "b",
+        "transforms.r.predicate": "p",
+        "predicates": "p",
+        "predicates.p.type": "TopicNameMatches",
+        "predicates.p.pattern": "a",
+    }
+    assert lint({**MYSQL, **short}, catalog) == []
+    # Their keys are held against the class.
+    found = lint({**SINK, "value.converter": "Json", "value.converter.schemas.enable": "false"}, catalog)
+    assert [each.key for each in found] == ["value.converter.schemas.enable"]
+    mask = {"transforms": "m", "transforms.m.type": "MaskField$Value", "transforms.m.fields": "a"}
+    assert [each.kind for each in lint({**MYSQL, **mask}, catalog)] == [Kind.UNKNOWN]
+    # Kafka and Debezium have one each: the worker takes the name for neither.
+    found = lint({**MYSQL, "value.converter": "ByteArrayConverter"}, catalog)
+    assert [each.kind for each in found] == [Kind.UNKNOWN]
 
 
 def test_a_plugin_that_is_not_known_is_told_and_the_rest_is_checked() -> None:
