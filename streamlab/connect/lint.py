@@ -130,18 +130,21 @@ def _keys(subject: Subject, plugin: PluginKeys) -> Iterator[Finding]:
         elif defined is not None:
             yield from _value(key, value, defined)
         elif plugin.passes_on(key):
-            yield from _passed_on(key, plugin)
+            yield from _passed_on(key, plugin, subject.catalog)
         else:
             yield _unknown(key, key, plugin, subject.catalog)
 
 
-def _passed_on(key: str, plugin: PluginKeys) -> Iterator[Finding]:
-    """A key that is handed on unseen: it may be meant for the driver, or be a misspelt one."""
+def _passed_on(key: str, plugin: PluginKeys, catalog: Catalog) -> Iterator[Finding]:
+    """A key that is handed on unseen: it may be meant for the driver, or be a misspelt or another connector's one."""
     if key.startswith("snapshot.select.statement.overrides."):
         return
-    if near := nearest(key, plugin.names, cutoff=0.85):
-        problem = f"{key} is no key of the connector; it is only handed on to the database driver."
+    problem = f"{key} is no key of the connector; it is only handed on to the database driver."
+    if near := _misspelt(key, plugin):
         yield Finding(key, Level.ERROR, Kind.UNKNOWN, problem, f"Did you mean {near}?")
+    elif key.islower() and (owner := _owner(key, plugin, catalog)):
+        fix = f"It is a key of {owner.name.rpartition('.')[2]}; remove it here."
+        yield Finding(key, Level.ERROR, Kind.UNKNOWN, problem, fix)
     elif key.startswith("database."):
         new = key.replace("database.", "driver.", 1)
         problem = f"{key} is a setting of the database driver under its name from Debezium 1.x."
@@ -149,6 +152,18 @@ def _passed_on(key: str, plugin: PluginKeys) -> Iterator[Finding]:
     elif key.startswith("internal."):
         problem = f"{key} is internal to Debezium: any version may drop it without a word."
         yield Finding(key, Level.WARNING, Kind.UNSAFE, problem, "Do without it.")
+
+
+def _misspelt(key: str, plugin: PluginKeys) -> str:
+    """The key of the connector that is meant. Drivers have capitals in their names (``useSSL``), and it has none."""
+    flat = {name.lower().replace(".", ""): name for name in plugin.names}
+    if meant := flat.get(key.lower().replace(".", "")):
+        return meant
+    return nearest(key, plugin.names, cutoff=0.85) if key.islower() else ""
+
+
+def _owner(key: str, plugin: PluginKeys, catalog: Catalog) -> PluginKeys | None:
+    return next((each for each in catalog.of_kind(*_kin(plugin)) if key in each.keys), None)
 
 
 def _outdated(key: str, new: Today, *, still: bool) -> Finding:
@@ -167,7 +182,7 @@ def _outdated(key: str, new: Today, *, still: bool) -> Finding:
 
 
 def _unknown(full: str, key: str, plugin: PluginKeys, catalog: Catalog) -> Finding:
-    owner = next((each for each in catalog.of_kind(*_kin(plugin)) if key in each.keys), None)
+    owner = _owner(key, plugin, catalog)
     simple = plugin.name.rpartition(".")[2]
     problem = f"{full} is not a key of {simple}: Kafka Connect takes it, and nothing reads it."
     if not plugin.surveyed:

@@ -72,6 +72,15 @@ _SOURCE: Mapping[str, Today] = {
     "ddl.parser.mode": Today("", "There is one parser."),
 }
 
+_ONE = Today("", "A slot belongs to one database: database.dbname names it.")
+_FLAT = Today("", "MySQL has no schemas in databases: database.include.list chooses.")
+
+_SOURCE_OF: Mapping[str, Mapping[str, Today]] = {
+    POSTGRES: {"database.whitelist": _ONE, "database.blacklist": _ONE},
+    MYSQL: {"schema.whitelist": _FLAT, "schema.blacklist": _FLAT},
+}
+"""What became of keys that all sources had, where one source has no use for it."""
+
 _UNWRAP: Mapping[str, Today] = {
     "drop.tombstones": Today("delete.tombstone.handling.mode"),
     "delete.handling.mode": Today("delete.tombstone.handling.mode"),
@@ -149,14 +158,18 @@ def today(plugin: PluginKeys, key: str, beside: Mapping[str, str]) -> Today | No
         The other keys of the same plugin, with their values: two old keys may have become one.
     """
     if plugin.debezium_source:
-        if key in _SOURCE:
-            return _SOURCE[key]
-        if key.startswith("database.history."):
-            return Today(key.replace("database.history.", "schema.history.internal.", 1))
+        found = _SOURCE_OF.get(plugin.name, {}).get(key) or _SOURCE.get(key)
+        if found is None and key.startswith("database.history."):
+            found = Today(key.replace("database.history.", "schema.history.internal.", 1))
+        if found is not None and found.name and plugin.keys and not plugin.get(found.name):
+            # Debezium's sources share most keys, and not all: what a log without definitions needs is MySQL's alone.
+            return Today("", "This connector has nothing of the kind.")
+        if found is not None:
+            return found
     if plugin.name == UNWRAP and key in _UNWRAP:
         if _UNWRAP[key].name != "delete.tombstone.handling.mode":
             return _UNWRAP[key]
         told = (beside.get("drop.tombstones", "true"), beside.get("delete.handling.mode", "drop"))
-        value = _DELETES.get(told)
+        value = _DELETES.get((told[0].strip().lower(), told[1].strip().lower()))
         return Today(_UNWRAP[key].name, f"Write delete.tombstone.handling.mode={value}." if value else "")
     return {OUTBOX: _OUTBOX, JDBC_SINK: _JDBC_SINK}.get(plugin.name, {}).get(key)

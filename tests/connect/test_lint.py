@@ -164,6 +164,8 @@ def test_a_deprecated_name_that_is_still_read_is_a_warning() -> None:
         ("false", "drop", "delete-to-tombstone"),
         ("true", "none", "delete-to-tombstone"),
         ("false", "none", "delete-to-tombstone"),
+        # A switch is a switch in capitals too.
+        (" False", "Rewrite ", "rewrite-with-tombstone"),
     ],
 )
 def test_the_two_old_keys_of_the_unwrap_transformation_become_one(tombstones: str, deletes: str, mode: str) -> None:
@@ -198,6 +200,44 @@ def test_a_key_of_another_plugin_is_told_as_such() -> None:
 def test_a_setting_of_the_driver_has_a_prefix_of_its_own_today() -> None:
     found = only(MYSQL, database_allowPublicKeyRetrieval="true")
     assert (found.level, found.fix) == (Level.WARNING, "Write driver.allowPublicKeyRetrieval.")
+
+
+@pytest.mark.parametrize("name", ["useSSL", "requireSSL", "verifyServerCertificate", "connectTimeout", "tcpKeepAlive"])
+def test_a_setting_of_the_driver_is_no_misspelt_key(name: str) -> None:
+    found = only(MYSQL, **{f"database_{name}": "x"})
+    assert (found.level, found.fix) == (Level.WARNING, f"Write driver.{name}.")
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "fix"),
+    [
+        (MYSQL, "database.sslMode", "Did you mean database.ssl.mode?"),
+        (MYSQL, "database.hostnam", "Did you mean database.hostname?"),
+        (POSTGRES, "database.server.id", "It is a key of MySqlConnector; remove it here."),
+        (MYSQL, "database.dbname", "It is a key of PostgresConnector; remove it here."),
+    ],
+)
+def test_what_is_handed_to_the_driver_may_be_meant_for_a_connector(base: dict[str, str], key: str, fix: str) -> None:
+    (found,) = lint({**base, key: "x"})
+    assert (found.key, found.level, found.fix) == (key, Level.ERROR, fix)
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "why"),
+    [
+        (POSTGRES, "database.history.kafka.topic", "nothing of the kind"),
+        (POSTGRES, "database.history", "nothing of the kind"),
+        (MYSQL, "slot.drop_on_stop", "nothing of the kind"),
+        (POSTGRES, "database.whitelist", "A slot belongs to one database"),
+        (MYSQL, "schema.whitelist", "MySQL has no schemas"),
+    ],
+)
+def test_an_outdated_name_is_not_sent_to_one_that_the_connector_does_not_have(
+    base: dict[str, str], key: str, why: str
+) -> None:
+    (found,) = lint({**base, key: "x"})
+    assert (found.key, found.kind, found.fix.startswith("Remove it. ")) == (key, Kind.OUTDATED, True)
+    assert why in found.fix
 
 
 @pytest.mark.parametrize(
