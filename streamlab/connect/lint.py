@@ -85,6 +85,8 @@ def _findings(configuration: Mapping[str, str], catalog: Catalog) -> Iterator[Fi
     subject = replace(subject, used=tuple(used))
     if plugin is not None:
         yield from _keys(subject, plugin)
+    else:
+        yield from _of_debezium(subject)
     yield from effects.findings(subject)
     yield from safety.findings(subject)
 
@@ -133,6 +135,18 @@ def _keys(subject: Subject, plugin: PluginKeys) -> Iterator[Finding]:
             yield from _passed_on(key, plugin, subject.catalog)
         else:
             yield _unknown(key, key, plugin, subject.catalog)
+
+
+def _of_debezium(subject: Subject) -> Iterator[Finding]:
+    """What all of Debezium's sources have called otherwise since 2.0, for one whose keys are not known."""
+    name = subject.get("connector.class")
+    if not name.startswith("io.debezium.connector.") or "Sink" in name:
+        return
+    plugin = PluginKeys(name, "source", "", {}, surveyed=False)
+    known = [each for each in subject.catalog.of_kind("source") if each.debezium_source]
+    for key in subject.configuration:
+        if renamed := today(plugin, key, subject.configuration):
+            yield _outdated(key, renamed, still=bool(known) and all(each.get(key) for each in known))
 
 
 def _passed_on(key: str, plugin: PluginKeys, catalog: Catalog) -> Iterator[Finding]:

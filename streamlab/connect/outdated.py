@@ -78,8 +78,18 @@ _FLAT = Today("", "MySQL has no schemas in databases: database.include.list choo
 _SOURCE_OF: Mapping[str, Mapping[str, Today]] = {
     POSTGRES: {"database.whitelist": _ONE, "database.blacklist": _ONE},
     MYSQL: {"schema.whitelist": _FLAT, "schema.blacklist": _FLAT},
+    "io.debezium.connector.sqlserver.SqlServerConnector": {
+        "database.dbname": Today("database.names", "Several may stand there, with commas."),
+    },
+    "io.debezium.connector.mongodb.MongoDbConnector": {
+        "mongodb.name": Today("topic.prefix"),
+        "mongodb.hosts": Today("mongodb.connection.string", "Write mongodb.connection.string=mongodb://HOST:PORT/."),
+        "collection.whitelist": Today("collection.include.list"),
+        "collection.blacklist": Today("collection.exclude.list"),
+        "field.blacklist": Today("field.exclude.list"),
+    },
 }
-"""What became of keys that all sources had, where one source has no use for it."""
+"""What became of keys of one source alone, and of those that all had where one has no use for them."""
 
 _UNWRAP: Mapping[str, Today] = {
     "drop.tombstones": Today("delete.tombstone.handling.mode"),

@@ -262,6 +262,27 @@ def test_a_short_name_of_a_class_is_the_class() -> None:
 
 
 @pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize(
+    ("cls", "old", "new"),
+    [
+        ("sqlserver.SqlServerConnector", "database.server.name", "topic.prefix"),
+        ("sqlserver.SqlServerConnector", "table.whitelist", "table.include.list"),
+        ("sqlserver.SqlServerConnector", "database.dbname", "database.names"),
+        ("oracle.OracleConnector", "database.history.kafka.topic", "schema.history.internal.kafka.topic"),
+        ("mongodb.MongoDbConnector", "mongodb.name", "topic.prefix"),
+        ("mongodb.MongoDbConnector", "collection.whitelist", "collection.include.list"),
+    ],
+)
+def test_outdated_names_are_told_of_every_source_of_debezium(cls: str, old: str, new: str, complete: bool) -> None:
+    catalog = replace(Catalog.load(), complete=complete)
+    of_today = {"connector.class": f"io.debezium.connector.{cls}", "topic.prefix": "p", "table.include.list": "a.b"}
+    assert [each.key for each in lint(of_today, catalog)] == ["connector.class"]
+    (found,) = (each for each in lint({**of_today, old: "x"}, catalog) if each.key == old)
+    assert (found.level, found.kind) == (Level.ERROR, Kind.OUTDATED)
+    assert f"Its name is {new} now." in found.fix
+
+
+@pytest.mark.parametrize("complete", [True, False])
 def test_the_short_names_that_a_worker_takes_are_known(complete: bool) -> None:
     catalog = replace(Catalog.load(), complete=complete)
     short = {
