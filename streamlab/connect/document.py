@@ -36,11 +36,15 @@ def entries(text: str) -> list[Entry]:
     Raises
     ------
     json.JSONDecodeError
-        It is no JSON, or no object; `lineno` is where.
+        It is no JSON, or no object; two objects are called ``config``; or it is nested too deeply, or a number is too
+        long, for the standard library. `lineno` is where.
     """
     text = text.removeprefix("\ufeff")
     outer = list(_members(text, _skip(text, 0)))
-    wrapped = next((at for key, at in outer if key.key == "config" and text[at] == "{"), None)
+    configs = [at for key, at in outer if key.key == "config" and text[at] == "{"]
+    if len(configs) > 1:
+        raise JSONDecodeError("A second config stands here, and the first is lost", text, configs[1])
+    wrapped = configs[0] if configs else None
     inner = _members(text, wrapped) if wrapped is not None else iter(outer)
     found = [Entry(key.key, _value(text, at)[0], key.line) for key, at in inner]
     end = _skip(text, _value(text, _skip(text, 0))[1])
@@ -55,7 +59,15 @@ def _skip(text: str, at: int) -> int:
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
-    value, end = _DECODER.raw_decode(text, at)
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except RecursionError as error:
+        raise JSONDecodeError("It is nested too deeply", text, at) from error
+    except JSONDecodeError:
+        raise
+    except ValueError as error:
+        # Python reads no number of more than some thousand digits.
+        raise JSONDecodeError("The number is too long", text, at) from error
     return value, end
 
 

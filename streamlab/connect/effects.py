@@ -6,6 +6,7 @@ documentation of that key. A test sees the rule about converters on a running wo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -64,6 +65,8 @@ _NO_EFFECT = {
     (MYSQL, "schema.exclude.list"): "MySQL has no schemas in databases: database.exclude.list chooses.",
 }
 
+_BARE = re.compile(r"[\w$-]+")
+"""A name, and no pattern."""
 _LISTS = ("database", "schema", "table", "column", "field", "message.prefix")
 
 
@@ -71,6 +74,7 @@ def findings(subject: Subject) -> Iterator[Finding]:
     """What has no effect in a configuration, contradicts itself, or is missing."""
     yield from _prefixes(subject)
     yield from _predicates(subject)
+    yield from _refused(subject)
     yield from _topic_creation(subject)
     plugin = subject.plugin
     for rule in _NEEDS:
@@ -160,6 +164,28 @@ def _predicates(subject: Subject) -> Iterator[Finding]:
             yield _ineffective("predicates", problem, f"Add transforms.NAME.predicate={alias}, or remove it.")
 
 
+def _refused(subject: Subject) -> Iterator[Finding]:
+    """What a worker takes of no connector."""
+    for role in ("transforms", "predicates"):
+        named = subject.list(role)
+        for alias in sorted({each for each in named if named.count(each) > 1}):
+            problem = f"{role} names {alias} twice, and Kafka Connect refuses it."
+            yield Finding(role, Level.ERROR, Kind.INVALID, problem, "Give each an alias of its own.")
+    if subject.is_sink and subject.get("topics") and subject.get("topics.regex"):
+        problem = "topics and topics.regex shut each other out, and Kafka Connect refuses them."
+        yield Finding("topics.regex", Level.ERROR, Kind.INVALID, problem, "Keep one of them.")
+
+
+def _tables(subject: Subject, what: str) -> Iterator[Finding]:
+    """Names of tables alone, in lists whose members are held against the whole name."""
+    for key in ("table.include.list", "table.exclude.list"):
+        # A comma of a name is escaped.
+        for member in map(str.strip, re.split(r"(?<!\\),", subject.get(key))):
+            if _BARE.fullmatch(member):
+                problem = f"{member} in {key} fits to no table: a table is called {what}.{member} there."
+                yield Finding(key, Level.ERROR, Kind.INEFFECTIVE, problem, f"Write its {what} before it, and a dot.")
+
+
 def _topic_creation(subject: Subject) -> Iterator[Finding]:
     keys = [key for key in subject.below("topic.creation.") if key != "topic.creation.groups"]
     if not keys and "topic.creation.groups" not in subject.configuration:
@@ -203,6 +229,7 @@ def _database(subject: Subject) -> Iterator[Finding]:
 
 def _mysql(subject: Subject) -> Iterator[Finding]:
     yield from _database(subject)
+    yield from _tables(subject, "database")
     if not subject.get("database.server.id"):
         problem = "database.server.id is missing: one is drawn, and two readers of one id throw each other out."
         fix = "Add a number that neither the server nor another reader has."
@@ -217,6 +244,7 @@ def _mysql(subject: Subject) -> Iterator[Finding]:
 
 def _postgres(subject: Subject) -> Iterator[Finding]:
     yield from _database(subject)
+    yield from _tables(subject, "schema")
     plugin = subject.get("plugin.name", "decoderbufs")
     if plugin == "decoderbufs":
         problem = "plugin.name is not pgoutput, and decoderbufs has to be installed into the server first."

@@ -42,8 +42,12 @@ def lint(configuration: Mapping[str, str], catalog: Catalog | None = None) -> li
         The plugins to check against; by default the table of this package.
     """
     catalog = catalog or Catalog.load()
-    order = {key: number for number, key in enumerate(configuration)}
-    found = list(dict.fromkeys(_findings(configuration, catalog)))
+    order = {key.strip(): number for number, key in enumerate(configuration)}
+    # A key with spaces around it is judged as the one that is meant.
+    meant = {key.strip(): value for key, value in configuration.items()} | {
+        key: value for key, value in configuration.items() if key == key.strip()
+    }
+    found = list(dict.fromkeys([*_spaces(configuration), *_findings(meant, catalog)]))
     return sorted(found, key=lambda each: (order.get(each.key, -1), each.level, each.kind))
 
 
@@ -52,7 +56,7 @@ def lint_text(text: str, catalog: Catalog | None = None) -> list[Finding]:
     try:
         read = entries(text)
     except json.JSONDecodeError as error:
-        problem = f"This is no JSON: {error.msg}, in column {error.colno}."
+        problem = f"This is no configuration in JSON: {error.msg}, in column {error.colno}."
         return [Finding("", Level.ERROR, Kind.INVALID, problem, "Correct the file.", error.lineno)]
     lines: dict[str, int] = {}
     values: dict[str, str] = {}
@@ -69,9 +73,21 @@ def lint_text(text: str, catalog: Catalog | None = None) -> list[Finding]:
             continue
         values[each.key] = each.value if isinstance(each.value, str) else json.dumps(each.value)
     # What is missing has no line of its own: it is told where the connector is named.
+    lines = {key.strip(): line for key, line in lines.items()} | lines
     named = lines.get("connector.class", min(lines.values(), default=1))
     found += [replace(each, line=lines.get(each.key, named)) for each in lint(values, catalog)]
     return sorted(found, key=lambda each: (each.line, each.level, each.kind))
+
+
+def _spaces(configuration: Mapping[str, str]) -> Iterator[Finding]:
+    """Spaces that Connect does not take away: around a key, and around the class of the connector."""
+    for key, value in configuration.items():
+        if key != (meant := key.strip()):
+            problem = f"There are spaces around the key {meant}: Kafka Connect takes it for another one."
+            yield Finding(meant, Level.ERROR, Kind.UNKNOWN, problem, "Write it without spaces.")
+        if meant == "connector.class" and value != value.strip():
+            problem = "There are spaces around the value of connector.class, and Kafka Connect finds no such class."
+            yield Finding(meant, Level.ERROR, Kind.INVALID, problem, f"Write connector.class={value.strip()}.")
 
 
 def _findings(configuration: Mapping[str, str], catalog: Catalog) -> Iterator[Finding]:

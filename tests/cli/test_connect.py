@@ -82,7 +82,7 @@ def test_a_file_that_is_not_there_is_said_and_one_that_is_no_json_is_a_finding(f
     found.write_text('{"a": "1",\n\n}', encoding="utf-8")
     broken = streamlab("connect", "lint", found)
     assert broken.returncode == 1
-    assert f"{found}:3 invalid This is no JSON" in broken.stdout
+    assert f"{found}:3 invalid This is no configuration in JSON" in broken.stdout
 
 
 @pytest.mark.integration

@@ -32,7 +32,7 @@ from streamlab.connect.connectors import (
     Unwrap,
 )
 from streamlab.connect.findings import Kind
-from streamlab.errors import ConnectorFailed, SettingsError
+from streamlab.errors import ConnectorFailed, ConnectorRefused, SettingsError
 from streamlab.stack import Stack
 from streamlab.stack.namespace import Namespace
 from streamlab.stack.objects import kafka_admin
@@ -332,6 +332,27 @@ def test_a_worker_takes_short_names_of_classes(client: ConnectClient, namespace:
     short = {"key.converter": "String", "value.converter": "JsonConverter", "value.converter.schemas.enable": "false"}
     client.apply(name, {**source.configuration(), **short})
     assert values(topic, 1)[0] == Path("/etc/os-release").read_text("utf-8").splitlines()[0]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"connector.class": f" {FileSink.CLASS} "},
+        {"topics.regex": "x.*"},
+        {"transforms": "r,r", "transforms.r.type": "RegexRouter"}
+        | {"transforms.r.regex": "a", "transforms.r.replacement": "b"},
+        {"predicates": "p,p", "predicates.p.type": "RecordIsTombstone"},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_what_the_lint_says_that_a_worker_refuses_it_refuses(
+    more: dict[str, str], client: ConnectClient, namespace: Namespace
+) -> None:
+    made = {**FileSink(path=Path("/proc/none"), topics=["t"]).configuration(), **more}
+    assert next(iter(more)) in {each.key for each in lint(made) if each.kind is Kind.INVALID}
+    with pytest.raises(ConnectorRefused, match="Kafka Connect refuses"):
+        client.apply(namespace.connector(), made, check=False)
 
 
 @pytest.mark.integration

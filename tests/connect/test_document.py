@@ -40,6 +40,21 @@ def test_the_keys_themselves_are_a_configuration_too_and_a_byte_order_mark_is_no
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "what", "column"),
+    [
+        ('{"config": {"a": "1"}, "config": {"a": "2"}}', "second config", 34),
+        ('{"config": {"a": ' + "[" * 200_000, "nested too deeply", 12),
+        ('{"a": ' + "[" * 200_000 + "]" * 200_000 + "}", "nested too deeply", 7),
+        ('{"a": ' + "1" * 5_000 + "}", "number is too long", 7),
+    ],
+)
+def test_what_cannot_be_read_is_said(text: str, what: str, column: int) -> None:
+    with pytest.raises(JSONDecodeError, match=what) as caught:
+        entries(text)
+    assert caught.value.colno == column
+
+
 def test_a_key_called_config_may_be_a_value() -> None:
     assert [each.key for each in entries('{"config": "x", "b": "1"}')] == ["config", "b"]
 

@@ -551,6 +551,48 @@ def test_a_source_that_polls_tells_no_deletes() -> None:
     assert [each.key for each in lint(polling)] == ["connector.class", "mode", "query", "topics"]
 
 
+# -- what a worker refuses -----------------------------------------------------------------------------------------
+
+
+def test_spaces_around_a_key_are_told_and_the_key_that_is_meant_is_judged() -> None:
+    found = lint({"connector.class ": MYSQL["connector.class"], **changed(MYSQL, connector_class=None)})
+    assert [(each.key, each.level, each.kind) for each in found] == [("connector.class", Level.ERROR, Kind.UNKNOWN)]
+    found = lint({**changed(MYSQL, database_password=None), "database.password ": "hunter2"})
+    assert [(each.key, each.kind) for each in found] == [
+        ("database.password", Kind.UNKNOWN),
+        ("database.password", Kind.UNSAFE),
+    ]
+    # The one that is read counts.
+    found = lint({**MYSQL, "database.password ": "hunter2"})
+    assert [each.kind for each in found] == [Kind.UNKNOWN]
+    (told,) = lint_text(json.dumps({**MYSQL, " tasks.max": "1"}, indent=1))
+    assert (told.key, told.line) == ("tasks.max", len(MYSQL) + 2)
+
+
+def test_spaces_around_the_class_of_the_connector_are_told() -> None:
+    found = only(MYSQL, connector_class=f" {MYSQL['connector.class']} ")
+    assert (found.level, found.kind) == (Level.ERROR, Kind.INVALID)
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "value"),
+    [
+        (SINK, "topics.regex", "shop.*"),
+        ({**MYSQL, **UNWRAPPED}, "transforms", "unwrap, unwrap"),
+        (MYSQL, "table.include.list", "shop.a, orders"),
+        (POSTGRES, "table.exclude.list", "order$items"),
+    ],
+)
+def test_what_a_worker_refuses_or_what_fits_to_no_table_is_told(base: dict[str, str], key: str, value: str) -> None:
+    (found,) = lint({**base, key: value})
+    assert (found.key, found.level) == (key, Level.ERROR)
+    assert found.kind in {Kind.INVALID, Kind.INEFFECTIVE}
+
+
+def test_a_pattern_may_fit_to_a_table_without_a_dot_of_its_own() -> None:
+    assert lint({**MYSQL, "table.include.list": r".*orders,shop.x\,y,shop\.a,\w+\Wb"}) == []
+
+
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -575,9 +617,11 @@ def test_a_key_that_stands_twice_a_value_that_is_none_and_a_file_that_is_none() 
         ("topic.prefix", 2, Kind.INVALID),
         ("table.include.list", 3, Kind.INVALID),
     ]
+    (found,) = lint_text('{"a": "1",\n "config": {},\n "config": {}}')
+    assert (found.line, found.kind) == (3, Kind.INVALID)
     (found,) = lint_text('{"a": "1",\n "b"}')
     assert (found.line, found.kind) == (2, Kind.INVALID)
-    assert "no JSON" in found.problem
+    assert "no configuration in JSON" in found.problem
 
 
 # -- the rules themselves ------------------------------------------------------------------------------------------
