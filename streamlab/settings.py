@@ -44,6 +44,7 @@ __all__ = [
     "connect_secret",
     "connect_url",
     "connect_urls",
+    "connect_worker",
     "default_home",
     "flag",
     "given",
@@ -344,6 +345,17 @@ def connect_urls() -> list[str]:
     started = stack_state().get("services", {})
     names = [name for name in CONNECT_WORKERS if started.get(name)] or ["connect"]
     return [f"http://{address['host']}:{address['port']}" for address in map(_service, names)]
+
+
+def connect_worker(address: str) -> str:
+    """The service that is the worker of Kafka Connect at ``host:port``; empty for one that streamlab did not start."""
+    if given("connect"):
+        return ""
+    started = stack_state().get("services", {})
+    for name in (*CONNECT_WORKERS, "connect-standalone"):
+        if started.get(name) and address == "{host}:{port}".format(**_service(name)):
+            return name
+    return ""
 
 
 def standalone_url() -> str:

@@ -150,7 +150,8 @@ def _show_streams(streams: Streams) -> None:
         for each in streams.connectors:
             if each.error:
                 console.print(Text(f"{each.name}: {each.error}", "red"), soft_wrap=True)
-                console.print(Text("  → See: streamlab logs connect"), soft_wrap=True)
+                if each.log:
+                    console.print(Text(f"  → See: streamlab logs {each.log}"), soft_wrap=True)
     if streams.topics:
         table = _plain("topic", "partitions", "offsets")
         for topic in streams.topics:

@@ -18,7 +18,7 @@ from typing import Any
 
 from streamlab.connect.answers import ConnectorOffset, ConnectorStatus, Part
 from streamlab.connect.lint import Level, lint
-from streamlab.connect.reader import LOGS, ConnectReader, missing
+from streamlab.connect.reader import ConnectReader, logs, missing
 from streamlab.connect.rest import path, reason
 from streamlab.errors import ConnectError, ConnectorFailed, ConnectorMissing, ConnectorRefused
 
@@ -168,7 +168,7 @@ class ConnectClient(ConnectReader):
         if answer.status_code == 404:
             return False
         if not answer.is_success:
-            raise ConnectError(f"Kafka Connect does not delete {name}: {reason(answer)}", LOGS)
+            raise ConnectError(f"Kafka Connect does not delete {name}: {reason(answer)}", logs())
         return True
 
     # -- offsets -------------------------------------------------------------------------------------
@@ -230,10 +230,12 @@ class ConnectClient(ConnectReader):
                 return status
             if status and what != "stopped" and (news := self._news(status)):
                 where = "" if news[0].task is None else f", task {news[0].task}"
-                raise ConnectorFailed(f"Connector {name}{where} failed: {news[0].error}", LOGS)
+                raise ConnectorFailed(f"Connector {name}{where} failed: {news[0].error}", logs(news[0].worker))
             if time.monotonic() > deadline:
                 if status is None:
                     raise missing(name)
                 told = ", ".join(part.state for part in status.parts)
-                raise ConnectError(f"Connector {name} is not {what} after {limit:.0f} s: {told}.", LOGS)
+                raise ConnectError(
+                    f"Connector {name} is not {what} after {limit:.0f} s: {told}.", logs(status.connector.worker)
+                )
             time.sleep(_POLL)

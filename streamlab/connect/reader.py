@@ -20,9 +20,8 @@ from streamlab.connect.catalog import Catalog
 from streamlab.connect.rest import Rest, path, reason
 from streamlab.errors import ConnectError, ConnectorMissing
 
-__all__ = ["LOGS", "ConnectReader", "missing"]
+__all__ = ["ConnectReader", "logs", "missing"]
 
-LOGS = "See: streamlab logs connect"
 _YOUNG = 15.0
 """Seconds after `apply` for which a 404 is repeated."""
 
@@ -169,5 +168,18 @@ def missing(name: str) -> ConnectorMissing:
     return ConnectorMissing(f"Kafka Connect knows no connector {name}.", "See which there are: streamlab status")
 
 
+def logs(worker: str = "") -> str:
+    """Where more is written down of what went wrong.
+
+    Parameters
+    ----------
+    worker : str
+        Address of the worker where it did, as `Part` has it; empty where that is not known.
+    """
+    if service := settings.connect_worker(worker) if worker else "" if settings.given("connect") else "connect":
+        return f"See: streamlab logs {service}"
+    return f"See the log of the worker{' ' + worker if worker else ''}."
+
+
 def _next(text: str) -> str:
-    return "Stop the connector first: ConnectClient.stop." if "STOPPED" in text else LOGS
+    return "Stop the connector first: ConnectClient.stop." if "STOPPED" in text else logs()

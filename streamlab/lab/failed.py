@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from streamlab.connect import ConnectClient
+from streamlab.connect.reader import logs
 from streamlab.errors import ConnectorFailed, LessonError
 
 __all__ = ["raise_failure"]
@@ -34,6 +35,6 @@ def raise_failure(connect: ConnectClient, name: str, *, limit: float = 60.0) -> 
         for part in connect.status(name).failed:
             # The last of the causes is the one that says why.
             reason = part.error.strip().splitlines()[-1].removeprefix("Caused by: ")
-            raise ConnectorFailed(f"{name} has failed: {reason}", "See: streamlab logs connect")
+            raise ConnectorFailed(f"{name} has failed: {reason}", logs(part.worker))
         time.sleep(0.05)
     raise LessonError(f"{name} has not failed in {limit:.0f} s.", "It runs, and should not.")

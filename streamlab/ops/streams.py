@@ -30,7 +30,10 @@ _SECONDS = 3
 
 @dataclass(frozen=True, slots=True)
 class ConnectorRow:
-    """One connector. A lag is None where it is not known; `error` is the last one, empty where nothing has failed."""
+    """One connector. A lag is None where it is not known; `error` is the last one, empty where nothing has failed.
+
+    `log` is the service whose log tells more of the error; empty where there is none, or streamlab does not have it.
+    """
 
     name: str
     kind: str
@@ -40,6 +43,7 @@ class ConnectorRow:
     lag_records: int | None
     lag_bytes: int | None
     error: str
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,7 @@ def _position(client: ConnectClient, status: ConnectorStatus) -> dict[str, Any]:
 
 def _row(each: _Connector, figures: dict[str, Answer], groups: tuple[GroupRow, ...]) -> ConnectorRow:
     status = each.status
+    failed = next(iter(status.failed), None)
     behind = {group.name: group.lag_records for group in groups}
     return ConnectorRow(
         name=status.name,
@@ -202,7 +207,8 @@ def _row(each: _Connector, figures: dict[str, Answer], groups: tuple[GroupRow, .
         tasks=len(status.tasks),
         lag_records=behind.get(f"connect-{status.name}") if status.kind == "sink" else None,
         lag_bytes=_bytes_behind(each, figures) if status.kind == "source" else None,
-        error=next((part.error for part in status.failed), ""),
+        error=failed.error if failed else "",
+        log=settings.connect_worker(failed.worker) if failed else "",
     )
 
 

@@ -20,7 +20,7 @@ from confluent_kafka.admin import NewTopic
 from streamlab import settings
 from streamlab.connect import ConnectClient
 from streamlab.connect.connectors import FileSink, FileSource
-from streamlab.errors import StackError
+from streamlab.errors import ConnectorFailed, StackError
 from streamlab.ops.servers import ServersCollector
 from streamlab.ops.streams import look
 from streamlab.stack import Stack
@@ -250,6 +250,29 @@ def test_each_worker_has_a_row_a_log_and_its_bound(three: Stack) -> None:
         log = three.home.path / name / "log"
         wait(lambda log=log: "Joined group at generation" in log.read_text("utf-8"), "it does not join")  # type: ignore[misc]
         assert "-Xmx384m" in (three.home.path / name / "ConnectDistributed.args").read_text(encoding="utf-8")
+
+
+@pytest.mark.integration
+def test_the_log_that_is_named_is_of_the_worker_where_a_task_failed(three: Stack, namespace: Namespace) -> None:
+    topic = namespace.topic("lines")
+    names = [namespace.connector(f"broken{number}") for number in range(TASKS)]
+    with ConnectClient() as client:
+        for name in names:
+            client.apply(name, FileSink(path=Path("/proc/no/such"), topics=[topic]).configuration())
+        seen: dict[str, str] = {}
+
+        def failed() -> bool:
+            seen.update({row.name: row.log for row in look(["connect"]).connectors if row.error})
+            return set(names) <= seen.keys()
+
+        wait(failed, "they do not fail")
+        assert len({seen[name] for name in names}) > 1
+        for name in names:
+            log = (three.home.path / seen[name] / "log").read_text("utf-8")
+            assert f"WorkerSinkTask{{id={name}-0}} Task threw an uncaught" in log
+            with pytest.raises(ConnectorFailed) as caught:
+                client.restart(name)
+            assert caught.value.fix.removeprefix("See: streamlab logs ") in WORKERS
 
 
 # -- standalone ------------------------------------------------------------------------------------------------------

@@ -46,7 +46,9 @@ def wait(condition: Callable[[Streams], bool]) -> Streams:
 
 
 @pytest.mark.integration
-def test_connectors_topics_and_groups_are_told_with_what_is_behind(namespace: Namespace, folder: Path) -> None:
+def test_connectors_topics_and_groups_are_told_with_what_is_behind(
+    namespace: Namespace, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = folder / "lines"
     lines.write_text("one\ntwo\nthree\n", encoding="utf-8")
     topic, name, sink, broken = (
@@ -88,9 +90,21 @@ def test_connectors_topics_and_groups_are_told_with_what_is_behind(namespace: Na
         assert shown.returncode == 0, shown.stderr
         assert f"{broken}: org.apache.kafka.connect.errors.ConnectException: Couldn't find" in shown.stdout
         assert any(line.startswith(sink) and "STOPPED" in line for line in shown.stdout.splitlines())
+        assert rows[broken].log == "connect"
+        assert shown.stdout.count("→ See: streamlab logs connect\n") == 1
         document = json.loads(streamlab("status", "--json").stdout)
         assert {name, sink, broken} <= {row["name"] for row in document["connectors"]}
         assert topic in {row["name"] for row in document["topics"]}
+        # Streamlab does not have the log of a worker of somebody's own.
+        with monkeypatch.context() as foreign:
+            foreign.setenv("STREAMLAB_CONNECT_URL", settings.connect_url())
+            assert {row.name: row.log for row in look(["connect"]).connectors}[broken] == ""
+            told = streamlab("status").stdout
+            assert f"{broken}: " in told
+            assert "streamlab logs" not in told
+            with pytest.raises(ConnectorFailed) as caught:
+                client.wait_ready(broken)
+            assert caught.value.fix.startswith("See the log of the worker 127.0.0.1:")
         for each in (sink, broken):
             client.delete(each, forget=True)
 
