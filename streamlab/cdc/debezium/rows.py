@@ -117,16 +117,29 @@ def _said(error: BaseException) -> str:
 
 
 def compiled(
-    readers: Mapping[str, Reader], only: Collection[str] | None = None
-) -> Callable[[dict[str, Any]], None]:  # fmt: skip
-    """A function that replaces the values of these columns; it raises for a row with others than `only`."""
+    readers: Mapping[str, Reader | None],
+    only: Collection[str] | None = None,
+    types: Mapping[str, tuple[type, ...]] | None = None,
+) -> Callable[[dict[str, Any]], None]:
+    """A function that replaces the values of these columns.
+
+    It raises for a row with others than `only`, and for a value that is of none of the `types` of its column.
+    """
     lines = ["def convert(row):"]
     names: dict[str, Any] = {"ONLY": None if only is None else frozenset(only)}
     if only is not None:
         lines.append(" if not row.keys() <= ONLY: raise KeyError")
     for index, (name, read) in enumerate(readers.items()):
-        names[f"read{index}"] = read
-        lines += [f" v = row[{name!r}]", f" if v is not None: row[{name!r}] = read{index}(v)"]
+        wanted = (types or {}).get(name)
+        if read is None and wanted is None:
+            continue
+        lines += [f" v = row[{name!r}]", " if v is not None:"]
+        if wanted is not None:
+            names[f"types{index}"] = wanted[0] if len(wanted) == 1 else wanted
+            lines.append(f"  if type(v) {'is not' if len(wanted) == 1 else 'not in'} types{index}: raise TypeError")
+        if read is not None:
+            names[f"read{index}"] = read
+            lines.append(f"  row[{name!r}] = read{index}(v)")
     lines.append(" return None")
     exec(compile("\n".join(lines), "<rows of a topic>", "exec"), names)  # noqa: S102 - see above
     made: Callable[[dict[str, Any]], None] = names["convert"]

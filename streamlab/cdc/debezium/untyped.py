@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from streamlab.cdc.debezium.rows import MALFORMED, compiled
@@ -101,6 +102,56 @@ def field(name: str) -> dict[str, Any]:
     return {"type": "array", "items": found} if match[3] else found
 
 
+_INEXACT: Final = frozenset({"NaN", "Infinity", "-Infinity"})
+"""Fractions that JSON has as text."""
+_FRACTION: Final = (int, float, Decimal)
+_JSON: Final[Mapping[str, tuple[type, ...]]] = {
+    "boolean": (bool,), "string": (str,), "io.debezium.time.Year": (int,),
+    **dict.fromkeys(("int8", "int16", "int32", "int64"), (int,)),
+    **dict.fromkeys(("float", "float32", "float64", "double"), _FRACTION),
+    **dict.fromkeys([f"io.debezium.data.{name}" for name in ("Xml", "Enum", "EnumSet", "Ltree", "Tsvector")], (str,)),
+}  # fmt: skip
+"""What JSON has for a value, where `reader` would take anything."""
+
+
+def _strict(said: Mapping[str, Any], database: str) -> Reader | None:
+    """As `reader`, for a value that has no schema: what JSON has must be of the type that was said.
+
+    A fraction for a decimal is refused too: it was written with ``decimal.handling.mode=double``, and the digits that a
+    decimal would get are those of a binary fraction.
+    """
+    read = reader(said, database)
+    if said.get("type") == "array" and "name" not in said:
+        member = _strict(said["items"], database)
+
+        def members(values: Any) -> Any:
+            if type(values) is not list:
+                raise TypeError(f"JSON has {_named(values)} for an array")
+            return values if member is None else [None if each is None else member(each) for each in values]
+
+        return members
+    wanted = _wanted(said)
+    if wanted is None:
+        return read
+
+    def strict(value: Any) -> Any:
+        if type(value) not in wanted and not (wanted is _FRACTION and value in _INEXACT):
+            raise TypeError(f"JSON has {_named(value)} for {_named(wanted[-1]())}")
+        return value if read is None else read(value)
+
+    return strict
+
+
+def _wanted(said: Mapping[str, Any]) -> tuple[type, ...] | None:
+    return _JSON.get(said.get("name") or said.get("type", ""))
+
+
+def _named(value: Any) -> str:
+    """A value's type in JSON; not the value, which may be anybody's."""
+    names = {bool: "a boolean", int: "a whole number", str: "a text", list: "an array", dict: "an object"}
+    return names.get(type(value), "a fraction")
+
+
 class Untyped:
     """What was said of records without schemas.
 
@@ -114,7 +165,7 @@ class Untyped:
     Raises
     ------
     SettingsError
-        There is no such type.
+        There is no such type; or it is not said of the columns of a table.
     """
 
     def __init__(
@@ -122,6 +173,12 @@ class Untyped:
         types: Mapping[str, Mapping[str, str]] | None = None,
         configuration: Mapping[str, str] | None = None,
     ) -> None:
+        for table, said in (types or {}).items():
+            if not isinstance(said, Mapping) or not all(isinstance(name, str) for name in said.values()):
+                raise SettingsError(
+                    f"types= says {said!r} of {table}, and not which type each column has.",
+                    f"Write types={{'{table}': {{'COLUMN': 'int', ...}}}}.",
+                )
         self._fields = {
             table: {column: field(name) for column, name in columns.items()}
             for table, columns in (types or {}).items()
@@ -158,7 +215,7 @@ class Untyped:
         if found is None:
             columns = self._fields.get(f"{schema}.{table}") or self._fields.get(table) or {}
             found = self._readers[schema, table, database] = {
-                name: reader(each, database) for name, each in columns.items()
+                name: _strict(each, database) for name, each in columns.items()
             }  # fmt: skip
         return found
 
@@ -208,9 +265,12 @@ class Untyped:
 
     def compiled(self, schema: str, table: str, database: str) -> Callable[[dict[str, Any]], None]:
         """The common road of `convert` for one table; it raises where that would, or has to look closer."""
-        readers = self._known(schema, table, database)
-        wanted = {name: read for name, read in readers.items() if read is not None}
-        return compiled(wanted, readers.keys() if self._wrong else None)
+        said = self._fields.get(f"{schema}.{table}") or self._fields.get(table) or {}
+        strict = self._known(schema, table, database)
+        wanted = {name: types for name, each in said.items() if (types := _wanted(each)) is not None}
+        # What is looked at in passing need not be called for it.
+        readers = {name: reader(each, database) if name in wanted else strict[name] for name, each in said.items()}
+        return compiled(readers, strict.keys() if self._wrong else None, wanted)
 
     def _refuse(self, table: str, columns: list[str], *, typed: bool) -> None:
         if typed:

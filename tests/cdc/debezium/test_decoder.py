@@ -408,6 +408,43 @@ def test_types_that_are_said_make_values() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("decimal", 1.1), ("decimal", 5), ("decimal", "AKw="), ("decimal[]", ["1.5", 1.5]), ("decimal[]", "1.5"),
+        ("int", "x"), ("int", 1.5), ("int", True), ("int[]", [1, "2"]), ("bool", "yes"), ("bool", 1), ("text", 1),
+        ("float", "1.5"), ("float", False), ("bytes", 1), ("date", 19782), ("timestamp", 1_700_000_000_000_000),
+        ("uuid", 1), ("io.debezium.time.Year", "2024"), ("io.debezium.data.Enum", 1),
+    ],
+)  # fmt: skip
+def test_a_value_that_does_not_fit_the_type_that_was_said_is_refused(name: str, value: Any) -> None:
+    decoder = Decoder(types={"orders": {"id": "int", "total": name}})
+    payload = envelope(1)
+    payload["after"] = {"id": 1, "total": None}
+    assert decoder.decode("t", AT, None, dumps(payload))
+    # The first records of a topic are read with care, the later ones on the common road.
+    for _ in range(3):
+        with pytest.raises(ProtocolError, match="the column total"):
+            decoder.decode("t", AT, None, dumps({**payload, "after": {"id": 1, "total": value}}))
+        assert decoder.decode("t", AT, None, dumps(payload))
+
+
+def test_a_value_that_fits_the_type_that_was_said_is_taken() -> None:
+    payload = envelope(1)
+    types = {"f": "float", "n": "float", "b": "bool", "t": "text[]", "i": "int[]", "w": "float", "y": "any[]"}
+    payload["after"] = {"f": 1.5, "n": "NaN", "b": False, "t": ["a", None], "i": [1, None], "w": 2, "y": [1, "x"]}
+    made = decode(dumps(payload), types={"orders": types}).new_data
+    assert str(made.pop("n")) == "nan"
+    assert made == {"f": 1.5, "b": False, "t": ["a", None], "i": [1, None], "w": 2.0, "y": [1, "x"]}
+    assert type(made["w"]) is float
+
+
+@pytest.mark.parametrize("types", [{"orders": "int"}, {"orders": {"id": 1}}, {"orders": ["id"]}])
+def test_types_are_said_of_columns(types: Any) -> None:
+    with pytest.raises(SettingsError, match="which type each column has"):
+        Decoder(types=types)
+
+
+@pytest.mark.parametrize(
     "name", ["money", "", "date[", "io.debezium.time.Never", "org.apache.kafka.connect.data.Decimal"]
 )
 def test_a_type_that_does_not_exist_is_refused(name: str) -> None:
