@@ -28,7 +28,7 @@ class _DatabaseSource(Connector):
         What the topics' names begin with; also the name of the source in its events.
     tables : sequence of str
         Names of tables in the database or schema, one at least. A name is taken as it is: Debezium's list is of regular
-        expressions, so what means something there is escaped.
+        expressions, so what means something there is escaped. A pattern is said as ``table.include.list`` in `more`.
     snapshot : str
         When the tables themselves are read.
     decimals : str
