@@ -335,13 +335,10 @@ def names(said: Sequence[str], argument: str) -> Sequence[str]:
     Raises
     ------
     SettingsError
-        There is none; or it is one text, whose letters would be taken for names.
+        There is none.
     """
-    if isinstance(said, str) or not said or not all(said):
-        raise SettingsError(
-            f"{argument}={said!r} names nothing." if not isinstance(said, str) else f"{argument}={said!r} is no list.",
-            f"Write a list of names: {argument}=[{(said if isinstance(said, str) and said else 'orders')!r}].",
-        )
+    if not said or not all(said):
+        raise SettingsError(f"{argument}={said!r} names nothing.", f"Write a list of names: {argument}=['orders'].")
     return said
 
 

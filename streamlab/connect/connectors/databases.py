@@ -78,6 +78,7 @@ class _DatabaseSource(Connector):
     partitions: int = 1
 
     def __post_init__(self) -> None:
+        Connector.__post_init__(self)
         names(self.tables, "tables")
         if self.heartbeat_query and not self.heartbeat:
             raise SettingsError(
