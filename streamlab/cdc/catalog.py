@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from streamlab.cdc.refusals import refused
 from streamlab.cdc.values import TypeMap
 from streamlab.errors import ChangeStreamError
 from streamlab.sql import load
@@ -47,6 +48,9 @@ class CatalogTypes:
         self.types = TypeMap(self._resolve)
         self.primary_keys: dict[int, tuple[str, ...]] = {}
         self.sends_binary = False
+        self._unanswered: frozenset[int] = frozenset()
+        """Types that the stream has named when nobody could be asked; the next connection begins with them."""
+        self._answered: frozenset[int] = frozenset()
 
     def look(self, connection: psycopg.Connection[Any], publication: str, *, binary: bool) -> None:
         """Ask for everything that a publication's tables need."""
@@ -58,15 +62,35 @@ class CatalogTypes:
         self.sends_binary = binary and not found
         rows = connection.execute(blocks["primary_keys"], [publication]).fetchall()
         self.primary_keys.update({oid: tuple(names) for oid, names in rows})
+        if self._unanswered:
+            self.types.load(self._ask(connection, self._unanswered))
+            self._answered, self._unanswered = self._unanswered, frozenset()
 
     def _resolve(self, oids: Iterable[int]) -> Iterable[tuple[Any, ...]]:
-        """The definitions of types that the stream has just named. A type that cannot be asked for stays text."""
+        """The definitions of types that the stream has just named. What the catalog does not have is left out.
+
+        Raises
+        ------
+        ChangeStreamError
+            Nobody could be asked: a `StreamLost`, unless the server would not answer the next time either.
+        """
+        wanted = frozenset(oids)
+        if wanted <= self._answered:
+            # By `look` a moment ago. Asking once more could fail once more, and nothing would ever be read.
+            self._answered = frozenset()
+            return []
         try:
             with closing(self._connect()) as connection:
-                found = connection.execute(load("postgres_cdc")["types"], [list(oids)]).fetchall()
-        except (ChangeStreamError, psycopg.Error) as error:
-            log.warning("types %s were not found: %s", sorted(oids), error)
-            return []
+                return self._ask(connection, wanted)
+        except psycopg.Error as error:
+            self._unanswered |= wanted
+            raise refused(error, "A question about types") from error
+        except ChangeStreamError:
+            self._unanswered |= wanted
+            raise
+
+    def _ask(self, connection: psycopg.Connection[Any], oids: Iterable[int]) -> list[tuple[Any, ...]]:
+        found = connection.execute(load("postgres_cdc")["types"], [list(oids)]).fetchall()
         self.resolved += found
         if self.tell is not None:
             self.tell(found)

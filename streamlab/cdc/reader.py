@@ -134,8 +134,11 @@ class StreamReader(Connected[H]):
                 if transaction is not None:
                     return transaction
                 continue
-            if upto is not None and self._nothing_before(upto):
-                return None
+            try:
+                if upto is not None and self._nothing_before(upto):
+                    return None
+            except ChangeStreamError as error:
+                self._lost(error)  # what the decoder keeps back is decoded there, and that may ask the server
             if self.connection is None and (self._from_backlog() or self.stopping.is_set()):
                 continue
             if self.connection is None:

@@ -126,7 +126,8 @@ class TypeMap:
     ----------
     resolve : callable, optional
         Called with OIDs that are not known yet, when a table is met that has columns of such types; gives rows for
-        `load`. Here the adapter asks the catalog. By default their values are text.
+        `load`, without those that do not exist: their values are text. Here the adapter asks the catalog. It raises
+        when it cannot: then nothing is learned. By default nobody is asked, and the values are text.
 
     Attributes
     ----------
