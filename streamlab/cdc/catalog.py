@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class CatalogTypes:
-    """The types and keys of one database, asked for when a stream is opened, and again when it names an unknown type.
+    """The types and keys of one database, asked for when a stream is opened, and when it describes a table.
 
     Parameters
     ----------
@@ -35,15 +35,15 @@ class CatalogTypes:
         OID of a table -> its primary key.
     sends_binary : bool
         Whether values come in binary form: that was asked for, and the server can.
-    resolved : list of tuple
-        The definitions of types that were asked for.
+    resolved : dict of int to tuple
+        OID -> the last definition, of types that were asked for.
     tell : callable, optional
-        Called with those that are asked for next.
+        Called with those that are new, or not what they were.
     """
 
     def __init__(self, connect: Callable[[], psycopg.Connection[Any]]) -> None:
         self._connect = connect
-        self.resolved: list[tuple[Any, ...]] = []
+        self.resolved: dict[int, tuple[Any, ...]] = {}
         self.tell: Callable[[list[tuple[Any, ...]]], None] | None = None
         self.types = TypeMap(self._resolve)
         self.primary_keys: dict[int, tuple[str, ...]] = {}
@@ -62,12 +62,13 @@ class CatalogTypes:
         self.sends_binary = binary and not found
         rows = connection.execute(blocks["primary_keys"], [publication]).fetchall()
         self.primary_keys.update({oid: tuple(names) for oid, names in rows})
-        if self._unanswered:
-            self.types.load(self._ask(connection, self._unanswered))
-            self._answered, self._unanswered = self._unanswered, frozenset()
+        # While there was no connection, or nobody answered, any of them may have been altered.
+        if wanted := self.types.met | self._unanswered:
+            self.types.load(self._ask(connection, wanted))
+        self._answered, self._unanswered = self._unanswered, frozenset()
 
     def _resolve(self, oids: Iterable[int]) -> Iterable[tuple[Any, ...]]:
-        """The definitions of types that the stream has just named. What the catalog does not have is left out.
+        """The definitions of types that the stream has named just now. What the catalog does not have is left out.
 
         Raises
         ------
@@ -91,7 +92,8 @@ class CatalogTypes:
 
     def _ask(self, connection: psycopg.Connection[Any], oids: Iterable[int]) -> list[tuple[Any, ...]]:
         found = connection.execute(load("postgres_cdc")["types"], [list(oids)]).fetchall()
-        self.resolved += found
-        if self.tell is not None:
-            self.tell(found)
+        new = [row for row in found if self.resolved.get(row[0]) != row]
+        self.resolved.update((row[0], row) for row in new)
+        if new and self.tell is not None:
+            self.tell(new)
         return found

@@ -49,11 +49,13 @@ class Catalog:
         self.rows: dict[bytes, RowDecoder] = {}
         self._relations: dict[int, Relation] = {}
         self._types, self._binary, self._lazy, self._primary_keys = types, binary, lazy, primary_keys
+        self._version = types.version
 
     def copy(self) -> Catalog:
         """One that goes its own way from here."""
         other = Catalog(self._types, binary=self._binary, lazy=self._lazy, primary_keys=self._primary_keys)
-        other.rows = dict(self.rows)
+        if self._version == self._types.version:
+            other.rows = dict(self.rows)
         other._relations = dict(self._relations)
         return other
 
@@ -62,18 +64,25 @@ class Catalog:
         self.rows = {}
         self._relations = {}
 
-    def learn(self, message: bytes, at: int) -> None:
-        """Take a Relation message; rows behind it are read by it."""
+    def learn(self, message: bytes, at: int, *, anew: bool = True) -> None:
+        """Take a Relation message; rows behind it are read by it. `anew`: types in it may have been altered."""
         described = relation(message, at)
-        self.learn_types(described)
+        self.learn_types(described, anew=anew)
         self._relations[described.oid] = described
+        self.refresh()
         oid = message[at : at + 4]
         for prefix in [prefix for prefix in self.rows if prefix[1:5] == oid]:
             del self.rows[prefix]
 
-    def learn_types(self, described: Relation) -> None:
-        """Have the types of its columns resolved, if they are new."""
-        self._types.learn(column.type_oid for column in described.columns)
+    def refresh(self) -> None:
+        """Let go of decoders that were built on a type that was altered since, of whichever table."""
+        if self._version != self._types.version:
+            self.rows.clear()  # in place: a decoder of the stream holds it
+            self._version = self._types.version
+
+    def learn_types(self, described: Relation, *, anew: bool = False) -> None:
+        """Have the types of its columns resolved, if they are new; `anew`, if they may have been altered."""
+        self._types.learn((column.type_oid for column in described.columns), anew=anew)
 
     def adopt(self, stretch: Stretch) -> None:
         """Take the tables as a transaction left them that waited."""
@@ -176,7 +185,8 @@ class Stretch:
     def relation(self, message: bytes) -> None:
         """A Relation message."""
         described = relation(message, self.fields)
-        # Asked for while it is received, so that reading the changes asks nobody.
+        # Asked for while it is received, so that reading the changes asks nobody. Whether one was altered is asked when
+        # it is over: what a transaction in progress makes of a type, the catalog does not show before.
         self.catalog.learn_types(described)
         self.relations[described.oid] = message
         self.spool.append(message)
@@ -239,7 +249,7 @@ class SpooledChanges:
             kind = message[25]
             try:
                 if kind == 82:  # R
-                    catalog.learn(message, fields)
+                    catalog.learn(message, fields, anew=False)
                     continue
                 if aborted and message[26:30] in aborted:
                     continue

@@ -72,7 +72,7 @@ class ChunkReader:
 
     def _found(self, connection: psycopg.Connection[Any]) -> tuple[SnapshotTable, tuple[str, ...]]:
         found = _found(self._facts(connection), tables_of(connection, self._publication))
-        self._types.learn(found[0].types)
+        self._types.learn(found[0].types, anew=True)
         return found
 
     def read(self, progress: ChunkProgress) -> Chunk:

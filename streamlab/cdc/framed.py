@@ -197,7 +197,7 @@ class BulkReader(SlotReader):
         decoder = FrameStream(
             FrameDecoder(types=types, primary_keys=keys, max_bytes=PART),
             lambda: (self._books.start, reader.part),
-            streamed=None if self._protocol == 1 else Streamed(types, Spill(self._spill)),
+            streamed=None if self._protocol == 1 else Streamed(Spill(self._spill)),
         )
         reader: StreamReader[FrameBatch] = self._stream_reader(
             decoder, gathering=decoder, count=operations, whole=transactions

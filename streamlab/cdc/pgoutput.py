@@ -200,6 +200,7 @@ class Decoder:
     def _begin(self, message: bytes) -> None:
         self._outside()
         self._start(Begin.read(message))
+        self._catalog.refresh()
         self._rows = self._catalog.rows
 
     def _start(self, begun: Begin) -> None:

@@ -213,7 +213,7 @@ class SlotReader(SlotProgress):
         recorder = self._recorder = Recorder(self._record_to, about)
         self._takers.append(recorder)
         if self._catalog.resolved:
-            recorder.types(self._catalog.resolved)
+            recorder.types(self._catalog.resolved.values())
         self._catalog.tell = recorder.types
 
     def _rewind(self) -> None:

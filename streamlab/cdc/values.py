@@ -132,12 +132,15 @@ class TypeMap:
     Attributes
     ----------
     cache : dict
-        What was built on these codecs and holds until the next `load`: the decoders of rows. Whoever gives several
-        readers one map saves them the time to compile.
+        What was built on these codecs and holds until the next change of a type: the decoders of rows. Whoever gives
+        several readers one map saves them the time to compile.
+    version : int
+        Grows with each change of a type. What was built on an older one is built again.
     """
 
     def __init__(self, resolve: Callable[[Iterable[int]], Iterable[tuple[Any, ...]]] | None = None) -> None:
         self.cache: dict[Any, Any] = {}
+        self.version = 0
         self._resolve = resolve
         self._codecs: dict[int, Codec] = {}
         self._rows: dict[int, tuple[Any, ...]] = {}
@@ -166,25 +169,49 @@ class TypeMap:
             ``d`` domain, ``c`` composite, ``r`` range, ``m`` multirange, ``a`` array, ``h`` hstore), OID of the base,
             element, subtype or range, delimiter of the elements, names and OIDs of the fields.
         """
-        for row in rows:
-            if row[0] not in self._builtin:
-                self._rows[row[0]] = row
+        new = {row[0]: row for row in rows if row[0] not in self._builtin and self._rows.get(row[0]) != row}
+        if not new:
+            return
+        self._rows |= new
         # What was built on an older definition is built again.
         for oid in self._rows:
             self._codecs.pop(oid, None)
         self.cache.clear()
+        self.version += 1
 
     def knows(self, oid: int) -> bool:
         """Whether the type is built in or was loaded."""
         return oid in self._codecs or oid in self._rows
 
-    def learn(self, oids: Iterable[int]) -> None:
-        """Have those that are not known yet resolved."""
-        unknown = {oid for oid in oids if not self.knows(oid)}
-        if unknown and self._resolve is not None:
-            self.load(self._resolve(unknown))
+    @property
+    def met(self) -> frozenset[int]:
+        """The types that are not built in and were loaded, or asked for in vain."""
+        return frozenset(self._codecs.keys() - self._builtin | self._rows.keys())
+
+    def learn(self, oids: Iterable[int], *, anew: bool = False) -> None:
+        """Have those that are not known yet resolved; `anew`, those too that may have been altered or made since."""
+        wanted = {oid for oid in oids if not self.knows(oid) or (anew and self._alterable(oid))}
+        if wanted and self._resolve is not None:
+            self.load(self._resolve(wanted))
             # What the catalog does not have (any more) is not asked for again.
-            self._codecs.update(dict.fromkeys(unknown - self._rows.keys(), _UNKNOWN))
+            self._codecs.update(dict.fromkeys(wanted - self._rows.keys(), _UNKNOWN))
+
+    def _alterable(self, oid: int) -> bool:
+        """Whether it may be another now: it was not there, or there is a composite type in it."""
+        if oid in self._builtin:
+            return False
+        if oid not in self._rows:
+            return True
+        waiting, seen = [oid], set()
+        while waiting:
+            row = self._rows.get(waiting.pop())
+            if row is None or row[0] in seen:
+                continue
+            if row[2] == "c":
+                return True
+            seen.add(row[0])
+            waiting.append(row[3])
+        return False
 
     def definition(self, oid: int) -> tuple[Any, ...] | None:
         """What `load` was given for a type; None for one that is built in or not known."""

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
+from streamlab import settings
 from streamlab.cdc.postgres import PostgreSQLCDC
 from streamlab.errors import StreamLost
 from streamlab.retry import RetryPolicy
@@ -113,3 +115,118 @@ def test_a_type_that_is_gone_is_text(shop: Shop) -> None:
     shop.app.execute("INSERT INTO t VALUES (1, '(1,x)')")
     shop.app.execute("DROP TABLE t; DROP TYPE pair")
     assert rows(cdc.transactions(until=1)) == [{"id": 1, "c": "(1,x)"}]
+
+
+# -- types that are altered ---------------------------------------------------------------------------
+
+
+def pairs(shop: Shop) -> None:
+    shop.app.execute("CREATE TYPE pair AS (a int, b int); CREATE DOMAIN certain AS pair")
+    shop.app.execute("CREATE TABLE t (id int PRIMARY KEY, c pair, many pair[], sure certain)")
+    shop.app.execute("CREATE TABLE u (id int PRIMARY KEY, c pair)")
+
+
+def named(value: Any) -> Any:
+    return [named(each) for each in value] if isinstance(value, list) else getattr(value, "_asdict", lambda: value)()
+
+
+def values(transactions: Any) -> list[dict[str, Any]]:
+    """Rows, with the names of the fields of composite values."""
+    return [{name: named(value) for name, value in row.items()} for row in rows(transactions)]
+
+
+@pytest.mark.parametrize("options", [{}, {"protocol": 2}, {"binary": True}, {"lazy": True}], ids=str)
+def test_an_altered_type_is_asked_for_when_its_table_is_described_anew(shop: Shop, options: dict[str, Any]) -> None:
+    """Fields of the old definition would give values under wrong names."""
+    cdc = whole_schema(shop, **options)
+    pairs(shop)
+    stream = cdc.transactions(idle=10)
+    shop.app.execute("INSERT INTO t VALUES (1, '(1,2)', '{\"(3,4)\"}', '(5,6)'); INSERT INTO u VALUES (1, '(1,2)')")
+    assert values([next(stream)]) == [
+        {"id": 1, "c": {"a": 1, "b": 2}, "many": [{"a": 3, "b": 4}], "sure": {"a": 5, "b": 6}},
+        {"id": 1, "c": {"a": 1, "b": 2}},
+    ]
+    shop.app.execute("ALTER TYPE pair DROP ATTRIBUTE a, ADD ATTRIBUTE c int; ALTER TABLE t ADD q int")
+    shop.app.execute("INSERT INTO t VALUES (2, '(7,8)', '{\"(9,10)\"}', '(11,12)', 0)")
+    # The other table is not described anew, but the type is known anew.
+    shop.app.execute("INSERT INTO u VALUES (2, '(7,8)')")
+    assert values([next(stream), next(stream)]) == [
+        {"id": 2, "c": {"b": 7, "c": 8}, "many": [{"b": 9, "c": 10}], "sure": {"b": 11, "c": 12}, "q": 0},
+        {"id": 2, "c": {"b": 7, "c": 8}},
+    ]
+
+
+def test_an_altered_type_is_asked_for_by_the_next_connection(shop: Shop) -> None:
+    """Also where the log gives no sign."""
+    cdc = whole_schema(shop)
+    pairs(shop)
+    shop.app.execute("INSERT INTO u VALUES (1, '(1,2)')")
+    for transaction in cdc.transactions(until=1):
+        cdc.acknowledge(transaction)
+    shop.app.execute("ALTER TYPE pair ADD ATTRIBUTE x text")
+    shop.kill_walsender()
+    shop.app.execute("INSERT INTO u VALUES (2, '(1,2,x)')")
+    stream = cdc.transactions(idle=10)
+    assert values([next(stream)]) == [{"id": 2, "c": {"a": 1, "b": 2, "x": "x"}}]
+    shop.app.execute("ALTER TYPE pair RENAME ATTRIBUTE x TO y")
+    cdc.close()
+    assert values(cdc.transactions(until=1)) == [{"id": 2, "c": {"a": 1, "b": 2, "y": "x"}}]
+
+
+def test_frames_of_an_altered_type_follow_it(shop: Shop) -> None:
+    """In binary form a frame writes composite values from their parts, which it has to know."""
+    cdc = whole_schema(shop, binary=True)
+    pairs(shop)
+    stream = cdc.frames(max_wait=0.05, idle=10)
+    shop.app.execute("INSERT INTO t VALUES (1, '(1,2)'); INSERT INTO u VALUES (1, '(1,2)')")
+    found = [next(stream)]
+    shop.app.execute("ALTER TYPE pair DROP ATTRIBUTE a, ADD ATTRIBUTE c date; ALTER TABLE t ADD q int")
+    shop.app.execute("INSERT INTO t VALUES (2, '(7,2026-01-02)'); INSERT INTO u VALUES (2, '(7,2026-01-02)')")
+    found.append(next(stream))
+    written = [row["c"] for batch in found for frame in batch for row in frame.data.rows(named=True)]
+    assert written == ['("1","2")'] * 2 + ['("7","2026-01-02")'] * 2
+
+
+def test_tables_of_built_in_types_ask_nothing_and_others_once_for_each_description(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cdc = whole_schema(shop)
+    pairs(shop)
+    shop.app.execute("CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE m (id int PRIMARY KEY, c mood)")
+    asked: list[str] = []
+    connect = cdc._catalog._connect
+    monkeypatch.setattr(cdc._catalog, "_connect", lambda: (asked.append("types"), connect())[1])
+    stream = cdc.transactions(idle=10)
+    counts = []
+    for number, table in enumerate(["orders", "orders", "u", "u", "m", "m"]):
+        shop.app.execute(
+            sql.SQL("ALTER TABLE {} ADD {} int").format(sql.Identifier(table), sql.Identifier(f"q{number}"))
+        )
+        shop.app.execute(sql.SQL("INSERT INTO {} (id) VALUES ({})").format(sql.Identifier(table), number))
+        next(stream)
+        counts.append(len(asked))
+        asked.clear()
+    assert counts == [0, 0, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("altered", [False, True])
+def test_a_type_of_a_transaction_in_progress_is_known_at_its_end(shop: Shop, altered: bool) -> None:
+    """While it goes on, nobody else sees what it makes of a type."""
+    dsn = make_conninfo(str.__str__(settings.postgres_dsn("cdc")), options="-c logical_decoding_work_mem=64kB")
+    cdc = whole_schema(shop, protocol=2, dsn=dsn)
+    if altered:
+        pairs(shop)
+        shop.app.execute("INSERT INTO u VALUES (1, '(1,2)')")
+        cdc.acknowledge(next(cdc.transactions(idle=10)))
+    with shop.app.transaction():
+        if altered:
+            shop.app.execute("ALTER TYPE pair ADD ATTRIBUTE x text")
+        else:
+            shop.app.execute("CREATE TYPE pair AS (a int, b int, x text)")
+        shop.app.execute("CREATE TABLE v (id int PRIMARY KEY, c pair)")
+        shop.app.execute("INSERT INTO v SELECT i, ROW(i, i, 'x')::pair FROM generate_series(1, 5000) i")
+        # The server describes the table before the transaction ends.
+        eventually(lambda: next(cdc.transactions(idle=0.1), None) is None and cdc._events._decoder.in_transaction)
+    found = values(cdc.transactions(idle=2))[-5000:]
+    assert found[-1] == {"id": 5000, "c": {"a": 5000, "b": 5000, "x": "x"}}
+    assert {tuple(each["c"]) for each in found} == {("a", "b", "x")}

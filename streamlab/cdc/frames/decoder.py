@@ -75,6 +75,7 @@ class FrameDecoder:
         self._outside = True
         self._open: Open | None = None
         self._tables: dict[int, Table] = {}
+        self._version = self._types.version
 
     def close(self) -> None:
         """Give back memory."""
@@ -149,7 +150,11 @@ class FrameDecoder:
             raise malformed(bytes(held[broken.index]), broken.why) from broken.__cause__
 
     def _batch(self, messages: Messages, commits: Integers) -> FrameBatch | None:
+        if self._version != self._types.version:
+            # Whoever shares the types has found one altered.
+            self._tables = {oid: Table(table.relation, self._types) for oid, table in self._tables.items()}
         others = messages.others(self._tables, self._types)
+        self._version = self._types.version
         before = self._open or Open(0, 0, 0)
         place = messages.place(before, others.counts)
         frames: list[tuple[int, Frame]] = []

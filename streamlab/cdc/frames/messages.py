@@ -80,6 +80,11 @@ class Others:
     truncated: list[tuple[int, int, int]] = field(default_factory=list)
     logical: list[Logical] = field(default_factory=list)
 
+    def last(self, oid: int, before: dict[int, Table]) -> Table | None:
+        """How a table was described last, here or before."""
+        changes = self.tables.get(oid)
+        return changes[-1][1] if changes else before.get(oid)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -170,11 +175,15 @@ class Messages:
         inside = bool(self._depth[index])
         if kind == _R:
             described = relation(message, START + 1)
-            changes = found.tables.get(described.oid, [])
-            last = changes[-1][1] if changes else tables.get(described.oid)
+            version = types.version
+            types.learn((column.type_oid for column in described.columns), anew=True)
+            if types.version != version:
+                for oid, table in [(oid, found.last(oid, tables)) for oid in {*tables, *found.tables}]:
+                    if table is not None and table.outdated(types):
+                        found.tables.setdefault(oid, []).append((index, Table(table.relation, types)))
+            last = found.last(described.oid, tables)
             if last is None or last.relation != described:
-                types.learn(column.type_oid for column in described.columns)
-                found.tables[described.oid] = [*changes, (index, Table(described, types))]
+                found.tables.setdefault(described.oid, []).append((index, Table(described, types)))
         elif kind == _Y:
             type_name(message, START + 1)
         elif kind == _O and inside:

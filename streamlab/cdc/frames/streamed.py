@@ -39,16 +39,15 @@ class Streamed:
 
     Parameters
     ----------
-    types : TypeMap
-        Learns the types of tables as they are described.
     spill : Spill
         Where transactions in progress wait.
     """
 
-    def __init__(self, types: TypeMap, spill: Spill) -> None:
+    def __init__(self, spill: Spill) -> None:
         self._spill = spill
         self._spill.eager = -1  # nothing is decoded here
-        self._catalog = Catalog(types, binary=False, lazy=True, primary_keys={})
+        # So it asks nobody for types: whoever decodes what it makes does.
+        self._catalog = Catalog(TypeMap(), binary=False, lazy=True, primary_keys={})
         self.reset()
 
     def __bool__(self) -> bool:

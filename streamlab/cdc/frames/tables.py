@@ -97,6 +97,10 @@ class Table:
         self._old = [index for index, column in enumerate(relation.columns) if whole or column.key]
         self._old_type = pl.Struct({self.names[index]: self._forms[index].dtype for index in self._old})
 
+    def outdated(self, types: TypeMap) -> bool:
+        """Whether one of its types has another definition now."""
+        return self._codecs != [types.codec(column.type_oid) for column in self.relation.columns]
+
     def key(self, primary_keys: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
         """Columns of the replica identity; where that is no key, of the primary key, if it is known."""
         described = self.relation
