@@ -33,7 +33,7 @@ class Catalog:
 
     Parameters
     ----------
-    types, binary, lazy, primary_keys
+    types, binary, lazy, primary_keys, ask_key
         As for `Decoder`.
 
     Attributes
@@ -44,12 +44,18 @@ class Catalog:
     """
 
     def __init__(
-        self, types: TypeMap, *, binary: bool, lazy: bool, primary_keys: Mapping[int, tuple[str, ...]]
+        self,
+        types: TypeMap,
+        *,
+        binary: bool,
+        lazy: bool,
+        primary_keys: Mapping[int, tuple[str, ...]],
+        ask_key: Callable[[int], object] | None = None,
     ) -> None:
         self.rows: dict[bytes, RowDecoder] = {}
         self._relations: dict[int, Relation] = {}
         self._types, self._binary, self._lazy, self._primary_keys = types, binary, lazy, primary_keys
-        self._version = types.version
+        self._ask_key, self._version = ask_key, types.version
 
     def copy(self) -> Catalog:
         """One that goes its own way from here."""
@@ -65,9 +71,11 @@ class Catalog:
         self._relations = {}
 
     def learn(self, message: bytes, at: int, *, anew: bool = True) -> None:
-        """Take a Relation message; rows behind it are read by it. `anew`: types in it may have been altered."""
+        """Take a Relation message; rows behind it are read by it. `anew`: its types and its key may have changed."""
         described = relation(message, at)
         self.learn_types(described, anew=anew)
+        if anew and self._ask_key is not None and not described.tells_key:
+            self._ask_key(described.oid)
         self._relations[described.oid] = described
         self.refresh()
         oid = message[at : at + 4]
@@ -95,12 +103,6 @@ class Catalog:
             raise ValueError(f"the table with OID {oid} was not described before")
         return found
 
-    def _key(self, described: Relation) -> tuple[str, ...]:
-        own = tuple(column.name for column in described.columns if column.key)
-        if described.identity in "di":
-            return own
-        return self._primary_keys.get(described.oid, own)
-
     def decoder(self, prefix: bytes) -> RowDecoder:
         """The decoder for messages that begin so.
 
@@ -117,7 +119,7 @@ class Catalog:
             described = self._relation(int.from_bytes(prefix[1:5], "big"))
             if len(described.columns) != int.from_bytes(prefix[6:8], "big"):
                 raise ValueError(f"its table has {len(described.columns)} columns")
-            key = self._key(described)
+            key = described.key(self._primary_keys)
             cache, name = self._types.cache, (described, kind, key, self._binary, self._lazy)
             decode = cache.get(name)
             if decode is None:
@@ -133,7 +135,7 @@ class Catalog:
         table = self._relation(oid)
         return ChangeEvent(
             Operation.TRUNCATE, table.schema, table.name, NOTHING, NOTHING, time, xid, position, ordinal,
-            self._key(table),
+            table.key(self._primary_keys),
         )  # fmt: skip
 
     @staticmethod

@@ -193,9 +193,9 @@ class BulkReader(SlotReader):
         from streamlab.cdc.frames.stream import FrameStream, operations, transactions
         from streamlab.cdc.frames.streamed import Streamed
 
-        types, keys = self._catalog.types, self._catalog.primary_keys
+        types, keys, ask_key = self._catalog.types, self._catalog.primary_keys, self._catalog.ask_key
         decoder = FrameStream(
-            FrameDecoder(types=types, primary_keys=keys, max_bytes=PART),
+            FrameDecoder(types=types, primary_keys=keys, ask_key=ask_key, max_bytes=PART),
             lambda: (self._books.start, reader.part),
             streamed=None if self._protocol == 1 else Streamed(Spill(self._spill)),
         )

@@ -74,6 +74,8 @@ class Decoder:
     primary_keys : mapping of int to tuple of str
         OID of a table -> its primary key. Used where the stream does not tell it: for tables whose replica identity is
         FULL or NOTHING.
+    ask_key : callable, optional
+        Called with the OID of such a table when the stream describes it, to bring `primary_keys` up to date.
 
     Attributes
     ----------
@@ -91,6 +93,7 @@ class Decoder:
         lazy: bool = False,
         spill: Spill | None = None,
         primary_keys: Mapping[int, tuple[str, ...]] | None = None,
+        ask_key: Callable[[int], object] | None = None,
     ) -> None:
         if protocol not in {1, 2, 3, 4}:
             raise ProtocolError(f"pgoutput has no protocol version {protocol}.", "Use 1 to 4.")
@@ -98,7 +101,7 @@ class Decoder:
         self._spill = spill or Spill()
         # A mapping may be empty now and be filled later.
         keys = {} if primary_keys is None else primary_keys
-        self._catalog = Catalog(types or TypeMap(), binary=binary, lazy=lazy, primary_keys=keys)
+        self._catalog = Catalog(types or TypeMap(), binary=binary, lazy=lazy, primary_keys=keys, ask_key=ask_key)
         kinds: dict[int, tuple[int, Callable[[bytes], Transaction | None]]] = {
             ord("B"): (1, self._begin), ord("C"): (1, self._commit), ord("O"): (1, self._origin),
             ord("R"): (1, self._relation), ord("Y"): (1, self._type), ord("T"): (1, self._truncate),
@@ -159,8 +162,8 @@ class Decoder:
         ChangeStreamError
             A large transaction could not be written to disk.
 
-        What `resolve` of the types raises passes through. After any of these the transactions of this call are lost to
-        the caller, who has not acknowledged them: reconnect, and they come again.
+        What `resolve` of the types and `ask_key` raise passes through. After any of these the transactions of this call
+        are lost to the caller, who has not acknowledged them: reconnect, and they come again.
         """
         done: list[Transaction] = []
         # bytes() of bytes is the same object, and not to call it for each is quicker still.

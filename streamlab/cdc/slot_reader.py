@@ -126,6 +126,7 @@ class SlotReader(SlotProgress):
             types=self._catalog.types,
             spill=Spill(self._spill),
             primary_keys=self._catalog.primary_keys,
+            ask_key=self._catalog.ask_key,
         )
 
     def _stream_reader(self, decoder: StreamDecoder[Any], **options: Any) -> StreamReader[Any]:

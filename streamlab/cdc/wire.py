@@ -11,6 +11,7 @@ Source: the PostgreSQL manual, "Logical Replication Message Formats" and "Stream
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -188,6 +189,17 @@ class Relation:
     name: str
     identity: str
     columns: tuple[Column, ...]
+
+    @property
+    def tells_key(self) -> bool:
+        """Whether its identity is a key: the primary one, or a unique index."""
+        return self.identity in "di"
+
+    def key(self, primary_keys: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
+        """Columns of the replica identity; where that is no key, of the primary key, if that is known and all here."""
+        own = tuple(column.name for column in self.columns if column.key)
+        known = None if self.tells_key else primary_keys.get(self.oid)
+        return known if known and {column.name for column in self.columns}.issuperset(known) else own
 
 
 def relation(message: bytes, at: int) -> Relation:

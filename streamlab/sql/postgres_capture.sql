@@ -116,6 +116,16 @@ FROM pg_publication_tables t
 WHERE t.pubname = %s
 GROUP BY c.oid;
 
+-- name: primary_key
+-- The same of one table, by its OID: empty without a key, no row where the table is gone.
+SELECT array(SELECT a.attname::text
+             FROM pg_index i
+                  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::smallint[])
+             WHERE i.indrelid = c.oid AND i.indisprimary
+             ORDER BY array_position(i.indkey::smallint[], a.attnum))
+FROM pg_class c
+WHERE c.oid = %s;
+
 -- name: no_binary_form
 -- The published columns whose values the server cannot send in binary form. One whose own type has no such form is sent as
 -- text; but for one that is built of such a type (an array of aclitem) the server tries, and fails.

@@ -230,3 +230,84 @@ def test_a_type_of_a_transaction_in_progress_is_known_at_its_end(shop: Shop, alt
     found = values(cdc.transactions(idle=2))[-5000:]
     assert found[-1] == {"id": 5000, "c": {"a": 5000, "b": 5000, "x": "x"}}
     assert {tuple(each["c"]) for each in found} == {("a", "b", "x")}
+
+
+# -- keys that change ---------------------------------------------------------------------------------
+
+
+def keys(transactions: Any) -> list[tuple[str, ...]]:
+    return [event.primary_key for transaction in transactions for event in transaction]
+
+
+@pytest.mark.parametrize("options", [{}, {"protocol": 2}, {"lazy": True}], ids=str)
+@pytest.mark.parametrize("identity", ["FULL", "NOTHING"])
+def test_a_key_that_the_stream_does_not_tell_is_asked_for_when_its_table_is_described(
+    shop: Shop, identity: str, options: dict[str, Any]
+) -> None:
+    cdc = whole_schema(shop, **options)
+    stream = cdc.transactions(idle=10)
+    shop.insert(1)
+    next(stream)
+    shop.app.execute("CREATE TABLE t (id int PRIMARY KEY, k int NOT NULL, v text)")
+    shop.app.execute(sql.SQL("ALTER TABLE t REPLICA IDENTITY {}").format(sql.SQL(identity)))
+    found = []
+    for number, change in enumerate(
+        [
+            "ALTER TABLE t ADD q int",
+            "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (k)",
+            "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (v, id)",
+            "ALTER TABLE t DROP CONSTRAINT t_pkey",
+        ]
+    ):
+        shop.app.execute(change)
+        shop.app.execute("INSERT INTO t VALUES (%s, %s, 'x')", [number, 10 + number])
+        found += keys([next(stream)])
+    none = ("id", "k", "v", "q") if identity == "FULL" else ()
+    assert found == [("id",), ("k",), ("v", "id"), none]
+
+
+def test_frames_have_the_key_of_their_rows(shop: Shop) -> None:
+    """Also where one batch holds rows from before and behind its change."""
+    cdc = whole_schema(shop)
+    stream = cdc.frames(max_wait=1, idle=10)
+    shop.insert(1)
+    next(stream)
+    shop.app.execute("CREATE TABLE t (id int PRIMARY KEY, k int NOT NULL); ALTER TABLE t REPLICA IDENTITY FULL")
+    shop.app.execute("INSERT INTO t VALUES (1, 10)")
+    frames = list(next(stream))
+    shop.app.execute("INSERT INTO t VALUES (2, 20)")
+    shop.app.execute("ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (k)")
+    shop.app.execute("INSERT INTO t VALUES (3, 30)")
+    while len(frames) < 3:
+        frames += next(stream)
+    assert [(each.primary_key, each.data["id"].to_list()) for each in frames] == [
+        (("id",), [1]),
+        (("id",), [2]),
+        (("k",), [3]),
+    ]
+
+
+def test_a_key_that_could_not_be_asked_for_is_asked_for_again(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    cdc = whole_schema(shop)
+    stream = cdc.transactions(idle=20)
+    shop.insert(1)
+    next(stream)
+    shop.app.execute("CREATE TABLE t (id int PRIMARY KEY, k int); ALTER TABLE t REPLICA IDENTITY FULL")
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(next(stream)))
+    with caplog.at_level(logging.WARNING), nobody_answers(shop):
+        shop.app.execute("INSERT INTO t VALUES (1, 10)")
+        thread.start()
+        eventually(lambda: "Connecting again" in caplog.text)
+    thread.join(20)
+    assert keys(found) == [("id",)]
+
+
+def test_a_key_of_which_a_column_was_not_there_yet_is_none(shop: Shop) -> None:
+    """What is read behind the change of a key was written before it."""
+    cdc = whole_schema(shop)
+    shop.app.execute("CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t REPLICA IDENTITY FULL")
+    shop.app.execute("INSERT INTO t VALUES (1)")
+    shop.app.execute("ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD k serial PRIMARY KEY")
+    shop.app.execute("INSERT INTO t VALUES (2)")
+    assert keys(cdc.transactions(until=2)) == [("id",), ("k",)]

@@ -78,7 +78,7 @@ class SnapshotFrames:
                 "Read it as events, or in sessions of fewer tables.",
             )
         if self._table is None or self._table.relation != table.relation:
-            self._table = Table(table.relation, self._types)
+            self._table = Table(table.relation, self._types, table.relation.key(self._primary_keys))
         whole, columns, starts, ends = split(rows, len(table.columns))
         count = len(rows)
         data = self._table.frame(
@@ -89,7 +89,7 @@ class SnapshotFrames:
             ),
             columns,
         )  # fmt: skip
-        frame = Frame(table.schema, table.name, data, self._table.key(self._primary_keys))
+        frame = Frame(table.schema, table.name, data, self._table.key)
         return FrameBatch((frame,), self._position, self._taken_at)
 
 

@@ -9,7 +9,7 @@ Source: as for `streamlab.cdc.pgoutput`, which decodes the same messages into ev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from streamlab.cdc.frames.slices import Integers
 from streamlab.cdc.frames.tables import Rows, Table
 from streamlab.cdc.position import LSN
 from streamlab.cdc.values import TypeMap
-from streamlab.cdc.wire import START, malformed, moment
+from streamlab.cdc.wire import START, Relation, malformed, moment
 
 __all__ = ["FrameDecoder"]
 
@@ -35,8 +35,8 @@ class FrameDecoder:
         Messages that are gathered before they are decoded. More make better use of numpy, up to some ten thousand.
     max_bytes : int
         A transaction larger than this comes in parts, so that memory stays bounded.
-    primary_keys : mapping of int to tuple of str
-        OID of a table -> its primary key, as for `streamlab.cdc.pgoutput.Decoder`.
+    primary_keys, ask_key
+        As for `streamlab.cdc.pgoutput.Decoder`.
     """
 
     hold = None
@@ -48,11 +48,13 @@ class FrameDecoder:
         max_rows: int = 20_000,
         max_bytes: int = 64 << 20,
         primary_keys: Mapping[int, tuple[str, ...]] | None = None,
+        ask_key: Callable[[int], object] | None = None,
     ) -> None:
         self.max_rows, self.max_bytes = max_rows, max_bytes
         self._types = TypeMap() if types is None else types
         # Kept as it is: it may be filled later.
         self._primary_keys = {} if primary_keys is None else primary_keys
+        self._ask_key = ask_key
         self.reset()
 
     @property
@@ -152,8 +154,8 @@ class FrameDecoder:
     def _batch(self, messages: Messages, commits: Integers) -> FrameBatch | None:
         if self._version != self._types.version:
             # Whoever shares the types has found one altered.
-            self._tables = {oid: Table(table.relation, self._types) for oid, table in self._tables.items()}
-        others = messages.others(self._tables, self._types)
+            self._tables = {oid: table.anew(self._types) for oid, table in self._tables.items()}
+        others = messages.others(self._tables, self._types, self._key)
         self._version = self._types.version
         before = self._open or Open(0, 0, 0)
         place = messages.place(before, others.counts)
@@ -165,8 +167,8 @@ class FrameDecoder:
                 place.position[owner], place.ordinal[index] + offset, place.micros[owner],
             )  # fmt: skip
             described = table.relation
-            data, key = table.frame(messages.whole, rows), table.key(self._primary_keys)
-            frames.append((first, Frame(described.schema, described.name, data, key)))
+            data = table.frame(messages.whole, rows)
+            frames.append((first, Frame(described.schema, described.name, data, table.key)))
         ended = len(commits)
         if ended:
             self._end = LSN(int(messages.field(commits[-1:], 10, "u8")[0]))
@@ -184,6 +186,11 @@ class FrameDecoder:
         frames.sort(key=lambda pair: pair[0])
         time = self._time if self._open is None else self._open.micros
         return FrameBatch(tuple(frame for _, frame in frames), self._end, moment(time), ended, self._open is None)
+
+    def _key(self, described: Relation) -> tuple[str, ...]:
+        if self._ask_key is not None and not described.tells_key:
+            self._ask_key(described.oid)
+        return described.key(self._primary_keys)
 
     def _groups(
         self, messages: Messages, versions: dict[int, list[tuple[int, Table]]], truncated: list[tuple[int, int, int]]

@@ -6,7 +6,7 @@ Truncate, Message) one by one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,7 +18,7 @@ import polars as pl
 from streamlab.cdc.frames.slices import Integers, Whole
 from streamlab.cdc.frames.tables import Rows, Table, meta, unfit_rows, valid
 from streamlab.cdc.values import TypeMap
-from streamlab.cdc.wire import MALFORMED, START, LogicalMessage, origin, relation, truncated, type_name
+from streamlab.cdc.wire import MALFORMED, START, LogicalMessage, Relation, origin, relation, truncated, type_name
 from streamlab.errors import ProtocolError
 
 __all__ = ["Broken", "Logical", "Messages", "Open", "Others", "Place", "logical_messages"]
@@ -31,6 +31,9 @@ _KNOWN[[ord(letter) for letter in "BCRTMOY"]] = True
 _BEGIN_SIZE, _COMMIT_SIZE, _LEAST_ROW = START + 21, START + 26, START + 8
 _EPOCH = datetime(2000, 1, 1)
 _TIMES: Final = tuple((edge - _EPOCH) // timedelta(microseconds=1) for edge in (datetime.min, datetime.max))
+
+_Key = Callable[[Relation], tuple[str, ...]]
+"""The key of a table that the stream describes."""
 
 
 class Broken(Exception):
@@ -156,13 +159,13 @@ class Messages:
                 raise Broken(int(wrong.argmax()), why)
         return self.commits
 
-    def others(self, tables: dict[int, Table], types: TypeMap) -> Others:
+    def others(self, tables: dict[int, Table], types: TypeMap, key: _Key) -> Others:
         """Read what is neither a row nor Begin nor Commit."""
         found = Others(self._is_row.astype(np.int64))
         kinds = self.kinds
         for index in np.flatnonzero(~self._is_row & (kinds != _B) & (kinds != _C)).tolist():
             try:
-                self._other(index, found, tables, types)
+                self._other(index, found, tables, types, key)
             except ProtocolError:
                 raise
             except MALFORMED as error:
@@ -170,7 +173,7 @@ class Messages:
                 raise Broken(index, why) from error
         return found
 
-    def _other(self, index: int, found: Others, tables: dict[int, Table], types: TypeMap) -> None:
+    def _other(self, index: int, found: Others, tables: dict[int, Table], types: TypeMap, key: _Key) -> None:
         message, kind = self.message(index), self.kinds[index]
         inside = bool(self._depth[index])
         if kind == _R:
@@ -180,10 +183,10 @@ class Messages:
             if types.version != version:
                 for oid, table in [(oid, found.last(oid, tables)) for oid in {*tables, *found.tables}]:
                     if table is not None and table.outdated(types):
-                        found.tables.setdefault(oid, []).append((index, Table(table.relation, types)))
-            last = found.last(described.oid, tables)
-            if last is None or last.relation != described:
-                found.tables.setdefault(described.oid, []).append((index, Table(described, types)))
+                        found.tables.setdefault(oid, []).append((index, table.anew(types)))
+            last, names = found.last(described.oid, tables), key(described)
+            if last is None or last.relation != described or last.key != names:
+                found.tables.setdefault(described.oid, []).append((index, Table(described, types, names)))
         elif kind == _Y:
             type_name(message, START + 1)
         elif kind == _O and inside:

@@ -9,7 +9,6 @@ Three columns hold what a plain column has no room for, so that nothing is lost 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,10 +85,10 @@ _I, _U, _D, _T, _N, _K, _O = (ord(letter) for letter in "IUDTNKO")
 
 
 class Table:
-    """Makes frames of one table, as it was described by one Relation message."""
+    """Makes frames of one table, as it was described by one Relation message; `key` is `Frame.primary_key`."""
 
-    def __init__(self, relation: Relation, types: TypeMap) -> None:
-        self.relation = relation
+    def __init__(self, relation: Relation, types: TypeMap, key: tuple[str, ...]) -> None:
+        self.relation, self.key = relation, key
         self.names = _names(relation)
         self._forms = [form_of(types, column.type_oid, column.modifier) for column in relation.columns]
         self._codecs = [types.codec(column.type_oid) for column in relation.columns]
@@ -101,11 +100,9 @@ class Table:
         """Whether one of its types has another definition now."""
         return self._codecs != [types.codec(column.type_oid) for column in self.relation.columns]
 
-    def key(self, primary_keys: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
-        """Columns of the replica identity; where that is no key, of the primary key, if it is known."""
-        described = self.relation
-        own = tuple(column.name for column in described.columns if column.key)
-        return own if described.identity in "di" else primary_keys.get(described.oid, own)
+    def anew(self, types: TypeMap) -> Table:
+        """The same table, with its types as they are now."""
+        return Table(self.relation, types, self.key)
 
     def frame(self, whole: Whole, rows: Rows, columns: list[Column] | None = None) -> pl.DataFrame:
         """Rows as a frame.
