@@ -29,6 +29,7 @@ from streamlab.cdc import LSN
 from streamlab.cdc.anatomy import Anatomist, Dissection
 from streamlab.cdc.messages import FORMS, Layout, Meaning
 from streamlab.cdc.pgoutput import Decoder
+from streamlab.cdc.rowcode import KINDS
 from streamlab.errors import ProtocolError
 
 
@@ -75,7 +76,7 @@ def test_every_kind_of_message_is_among_the_samples(letter: str) -> None:
 
 @pytest.mark.parametrize("protocol", [1, 2, 3, 4])
 def test_the_forms_are_those_of_the_decoder(protocol: int) -> None:
-    known = {chr(letter) for letter in Decoder(protocol=protocol)._kinds}
+    known = {chr(letter) for letter in Decoder(protocol=protocol)._kinds} | {kind[:1].decode() for kind in KINDS}
     assert known == {letter for letter, form in FORMS.items() if form.since <= protocol}
 
 
