@@ -58,9 +58,10 @@ def test_the_changes_of_a_large_transaction_are_counted_when_it_is_handed_out(sh
     cdc = shop.reader(dsn=small_memory(), protocol=protocol)
     cdc._events._decoder._spill.eager = 10_000  # type: ignore[attr-defined]
     with shop.app.transaction():
-        shop.app.execute("INSERT INTO orders SELECT i, repeat('x', 100), i FROM generate_series(1, 3000) i")
+        # More than is received at once, however slow the reader is.
+        shop.app.execute("INSERT INTO orders SELECT i, repeat('x', 100), i FROM generate_series(1, 12000) i")
         shop.app.execute("SAVEPOINT a")
-        shop.app.execute("INSERT INTO orders SELECT i, repeat('x', 100), i FROM generate_series(3001, 5000) i")
+        shop.app.execute("INSERT INTO orders SELECT i, repeat('x', 100), i FROM generate_series(12001, 14000) i")
         shop.app.execute("ROLLBACK TO a")
         shop.app.execute("UPDATE orders SET total = 0 WHERE id <= 200")
         shop.app.execute("DELETE FROM orders WHERE id <= 10")
@@ -70,7 +71,7 @@ def test_the_changes_of_a_large_transaction_are_counted_when_it_is_handed_out(sh
     assert not isinstance(transaction.changes, tuple), "it waits as bytes"
     names = ("insert", "update", "delete", "truncate", "message")
     counts = [metrics.CDC_EVENTS.labels(cdc.name, name)._value.get() for name in names]
-    assert counts == [3000, 200, 10, 1, 1]
+    assert counts == [12000, 200, 10, 1, 1]
     assert len(list(transaction)) == len(transaction) == sum(counts)
 
 

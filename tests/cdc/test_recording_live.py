@@ -10,7 +10,7 @@ import pytest
 from streamlab.cdc import Recording, Transaction
 from streamlab.errors import RecordingError
 
-from .conftest import Shop
+from .conftest import Shop, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -101,4 +101,4 @@ def test_a_file_that_is_there_is_not_written_over(shop: Shop, tmp_path: Path) ->
     with pytest.raises(RecordingError, match="cannot be recorded to"):
         next(cdc.transactions())
     assert (tmp_path / "there").read_text() == "precious"
-    assert shop.walsender() is None
+    eventually(lambda: shop.walsender() is None)

@@ -51,7 +51,8 @@ def status(home: Path | None = None) -> dict[str, dict[str, Any]]:
 @pytest.mark.integration
 def test_status_tells_what_runs(stack: object) -> None:
     rows = status()
-    assert list(rows) == list(DEFAULT)
+    # Beside them may run what another test has asked for.
+    assert [name for name in rows if name in DEFAULT] == list(DEFAULT)
     assert {row["state"] for row in rows.values()} == {"running"}
     assert all(row["pid"] and row["rss_bytes"] > 2**20 and row["ours"] for row in rows.values())
     shown = streamlab("status").stdout
