@@ -73,11 +73,12 @@ def test_up_leaves_what_serves_alone(stack: object) -> None:
 @pytest.mark.integration
 def test_logs_are_the_end_of_the_file(stack: Any) -> None:
     log = stack.home.path / "kafka" / "log"
-    lines = log.read_text(encoding="utf-8").splitlines()
     for count in (1, 500):
+        before = log.read_text(encoding="utf-8").splitlines()
         shown = streamlab("logs", "kafka", "-n", str(count)).stdout.splitlines()
-        assert len(shown) == min(count, len(lines))
-        assert shown[0] in lines
+        after = log.read_text(encoding="utf-8").splitlines()  # the server may have gone on writing
+        assert min(count, len(before)) <= len(shown) <= min(count, len(after))
+        assert shown[0] in after
 
 
 @pytest.mark.integration

