@@ -96,7 +96,7 @@ def test_output_and_reprs_show_no_password(stack: Stack) -> None:
         for arguments in (["status", "--json"], ["doctor"], ["up"], ["logs", "connect"])
     ]
     answers = [command.communicate(timeout=60)[0] for command in commands]
-    assert len(json.loads(answers[0])["services"]) == len(DEFAULT)
+    assert len(json.loads(answers[0])["services"]) >= len(DEFAULT)
     shown += answers
     assert not any(secret in text for secret in known for text in shown)
 
@@ -110,7 +110,7 @@ def test_every_socket_that_listens_is_on_the_loopback_address(stack: Stack) -> N
                 assert connection.laddr.ip.removeprefix("::ffff:") == "127.0.0.1", (process, connection)
                 listening[connection.laddr.port] = process.pid
     assert {row.port for row in stack.status()} <= set(listening)
-    assert len(listening) == 5  # Kafka's controller has a port of its own
+    assert len(listening) >= 5  # Kafka's controller has a port of its own; a registry may run beside them
 
 
 def test_unix_sockets_lie_in_private_directories(stack: Stack) -> None:
