@@ -55,7 +55,10 @@ def test_passwords_stand_in_private_files_alone(stack: Stack) -> None:
     files = [path for path in stack.home.path.rglob("*") if path.is_file()]
     assert {stack.home.path / name / "log" for name in DEFAULT} <= set(files)
     for path in files:
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:  # of a topic that is being deleted
+            continue
         if any(secret in data for secret in known):
             assert path.parent in allowed, path
             assert path.stat().st_mode & 0o077 == 0, path
