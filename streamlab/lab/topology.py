@@ -26,7 +26,7 @@ class ServiceState(Protocol):
 
     @property
     def name(self) -> str:
-        """The service: postgres, mysql, kafka, connect."""
+        """The service: postgres, mysql, kafka, connect, registry."""
 
     @property
     def version(self) -> str:
@@ -54,6 +54,7 @@ _NODES: Mapping[str, tuple[str, Icon, int, float]] = {
     "mysql": ("MySQL", Icon.DATABASE, 0, 1),
     "connect": ("Kafka Connect", Icon.CONNECTOR, 1, 1),
     "kafka": ("Kafka", Icon.LOG, 2, 1),
+    "registry": ("Schema registry", Icon.TABLE, 1, 2),
 }
 _EDGES = (
     ("postgres", "python", "logical replication"),
@@ -61,6 +62,8 @@ _EDGES = (
     ("mysql", "python", "binlog"),
     ("connect", "kafka", "events"),
     ("kafka", "python", "consumer"),
+    ("connect", "registry", "schemas"),
+    ("registry", "python", "schemas"),
 )
 _STATES: Mapping[str, tuple[Mark, str]] = {
     "running": (Mark.GOOD, "running"),
@@ -112,6 +115,7 @@ def topology(
     return Diagram((*nodes, python), tuple(edges), title="The stack", summary=summary)
 
 
+# The servers that `streamlab up` starts without being asked for more.
 _KEEPS: Mapping[str, str] = {
     "postgres": "write-ahead log",
     "mysql": "binary log",
@@ -128,10 +132,11 @@ def overview() -> Diagram:
     nodes = [
         Node(name, title, (f"{ports.HOST}:{ports.DEFAULT_BASE + ports.PORTS[name]}", _KEEPS[name]), icon,
              Mark.GOOD, "running", column=column, row=row)
-        for name, (title, icon, column, row) in _NODES.items()
+        for name, (title, icon, column, row) in _NODES.items() if name in _KEEPS
     ]  # fmt: skip
     python = replace(_PYTHON, column=1 + max(node.column or 0 for node in nodes), rows=2)
-    edges = tuple(Edge(*ends) for ends in _EDGES if ends[:2] != ("mysql", "python"))
+    drawn = {*_KEEPS, "python"}
+    edges = tuple(Edge(*ends) for ends in _EDGES if {*ends[:2]} <= drawn and ends[:2] != ("mysql", "python"))
     return Diagram((*nodes, python), edges, title="The stack", summary="real servers, on this machine")
 
 

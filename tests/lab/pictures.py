@@ -41,6 +41,7 @@ PICTURES: dict[str, Diagram] = {
     "postgres alone": topology(rows(), only=["postgres"]),
     "mysql alone": topology(rows(), only=["mysql"]),
     "kafka and postgres": topology(rows(), only=["kafka", "postgres"]),
+    "with a registry": topology([*rows(), Row("registry", port=25481)]),
     "no servers": topology([]),
     "long texts": topology(
         [Row("postgres", "running", LONG, "db-7.internal.a-long-name.example.org"), *rows()[1:]],

@@ -211,6 +211,12 @@ def test_every_choice_of_servers_is_drawn_and_joined(only: tuple[str, ...]) -> N
     assert joined == {*only, "python"} or ("connect" in only and "kafka" not in only)
 
 
+def test_a_server_that_was_asked_for_is_drawn_with_those_that_use_it() -> None:
+    diagram = topology([*rows(), Row("registry", port=25481)], only=["postgres", "kafka", "connect", "registry"])
+    assert {("connect", "registry"), ("registry", "python")} < {(edge.source, edge.target) for edge in diagram.edges}
+    assert diagram.summary == "4 of 4 servers running"
+
+
 def test_what_is_done_and_how_long_it_took() -> None:
     diagram = topology(rows(kafka="starting"), progress={"kafka": "formatting"})
     nodes = {node.id: node for node in diagram.nodes}

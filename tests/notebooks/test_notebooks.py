@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,31 @@ pytestmark = [pytest.mark.integration, pytest.mark.acceptance, pytest.mark.timeo
 def test_notebook_is_clean(slug: str) -> None:
     found = hygiene.findings(runner.find(slug).path)
     assert not found, "\n".join(str(each) for each in found)
+
+
+NAMES = {
+    "postgres": "PostgreSQL", "mysql": "MySQL", "kafka": "Kafka", "connect": "Kafka Connect",
+    "registry": "schema registry",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("slug", LESSONS)
+def test_its_minutes_and_services_are_the_same_wherever_they_are_said(slug: str) -> None:
+    lesson = runner.find(slug)
+    title, (reading, exercises), needs = lesson.title, lesson.minutes, [NAMES[name] for name in lesson.needs]
+    first = json.loads(lesson.path.read_text(encoding="utf-8"))["cells"][0]["source"]
+    root = lesson.path.parents[1]
+    (row,) = (line for line in (root / "README.md").read_text(encoding="utf-8").splitlines() if f"{slug}.ipynb" in line)
+    page = (root / "docs" / "lessons.md").read_text(encoding="utf-8")
+    chapter = page.split(f"\n## {slug}\n")[1].split("\n## ")[0]
+    minutes = f"{reading} minutes of reading, {exercises} of exercises"
+    for text in ("".join(first), chapter):
+        flat = " ".join(text.split())
+        assert title in flat
+        said = re.search(rf"{minutes}\W+[Nn]eeds ([^(.;\xb7]*)", flat)
+        assert said is not None, flat
+        assert re.split(r", | and ", said[1].strip().replace(" a schema", " schema")) == needs
+    assert [part.strip() for part in row.split("|")][2:5] == [title, f"{reading} + {exercises}", ", ".join(needs)]
 
 
 @pytest.mark.parametrize("slug", LESSONS)
