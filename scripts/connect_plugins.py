@@ -67,6 +67,8 @@ NO_KEYS = re.compile(
     r"(io|java|org|jakarta|test|task|mongodb)\..*|multi\.partition\.mode|legacy\..*|log\.position\..*|advanced\..*|"
     r"snapshot\.scan\..*|hibernate\..+|signal\.|schema\.history\.internal\.|notification\.|database\.|queue\..*"
 )
+# Debezium's own way around an error that should be repeated; as all internal keys it is defined without that word.
+INTERNAL = {"custom.retriable.exception"}
 
 
 def constants(content: bytes) -> Iterator[str]:
@@ -101,7 +103,7 @@ def read_keys(directory: Path, classes: dict[str, str]) -> set[str]:
                 if file in archive.namelist():
                     seen.add(name)
                     found |= {
-                        text
+                        f"internal.{text}" if text in INTERNAL else text
                         for text in constants(archive.read(file))
                         if KEY.fullmatch(text) and text.startswith(begin) and not NO_KEYS.fullmatch(text)
                     }
@@ -116,7 +118,11 @@ def table() -> dict[str, Any]:
     plugins = {}
     for each in rest.request("GET", "/connector-plugins", params={"connectorsOnly": "false"}).json():
         name, kind = each["class"], each["type"]
-        if ".mirror." in name or name in plugins:
+        if ".mirror." in name:
+            continue
+        if name in plugins:
+            # Some converters are told twice: they are converters of headers, too.
+            plugins[name]["also"] = sorted({kind, *plugins[name].get("also", [])} - {plugins[name]["kind"]})
             continue
         defined = rest.request("GET", path("connector-plugins", name, "config")).json()
         values = _values(rest, name) if kind in {"source", "sink"} else {}
@@ -148,7 +154,8 @@ def text(plugins: dict[str, Any]) -> str:
     out = []
     for name, plugin in plugins.items():
         keys = ",\n".join(f"   {json.dumps(key)}: {json.dumps(what)}" for key, what in plugin["keys"].items())
-        head = f' "{name}": {{\n  "kind": "{plugin["kind"]}", "version": "{plugin["version"]}",\n  "keys": {{'
+        also = f' "also": {json.dumps(plugin["also"])},' if plugin.get("also") else ""
+        head = f' "{name}": {{\n  "kind": "{plugin["kind"]}",{also} "version": "{plugin["version"]}",\n  "keys": {{'
         undefined = plugin.get("undefined")
         tail = ",\n".join(f"   {json.dumps(key)}" for key in undefined) if undefined else ""
         out.append(

@@ -37,7 +37,8 @@ _DEBEZIUM_PASSED_ON = ("database.", "internal.", "snapshot.select.statement.over
 class PluginKeys:
     """A plugin and the keys that it reads.
 
-    `surveyed` says that there are no others: what it reads without defining it was looked for.
+    `surveyed` says that there are no others: what it reads without defining it was looked for. `also` are the kinds
+    that it is beside `kind`.
     """
 
     name: str
@@ -46,6 +47,11 @@ class PluginKeys:
     keys: Mapping[str, Key]
     undefined: frozenset[str] = frozenset()
     surveyed: bool = True
+    also: frozenset[str] = frozenset()
+
+    def is_a(self, *kinds: str) -> bool:
+        """Whether it is of one of these kinds; a converter may be one of headers, too."""
+        return self.kind in kinds or not self.also.isdisjoint(kinds)
 
     def get(self, key: str) -> Key | None:
         """The definition of a key; None where nothing reads it, as far as is known."""
@@ -111,13 +117,15 @@ class Catalog:
         found = {}
         for plugin, keys in plugins.items():
             known = self.plugins.get(plugin.name)
-            before = known.keys if known else {}
-            told = {key.name: replace(key, values=before.get(key.name, key).values) for key in keys}
+            named = known.keys if known else {}
+            told = {key.name: replace(key, values=named.get(key.name, key).values) for key in keys}
             made = PluginKeys(plugin.name, plugin.kind, plugin.version, told, surveyed=known is not None)
             found[plugin.name] = replace(made, undefined=known.undefined) if known else made
         for plugin in others:
-            known = self.plugins.get(plugin.name)
-            found.setdefault(plugin.name, known or PluginKeys(plugin.name, plugin.kind, plugin.version, {}))
+            known = self.plugins.get(plugin.name) or PluginKeys(plugin.name, plugin.kind, plugin.version, {})
+            before = found.setdefault(plugin.name, known)
+            if not before.is_a(plugin.kind):
+                found[plugin.name] = replace(before, also=before.also | {plugin.kind})
         return replace(self, plugins=found, complete=True)
 
     def find(self, name: str) -> PluginKeys | None:
@@ -129,7 +137,7 @@ class Catalog:
 
     def of_kind(self, *kinds: str) -> list[PluginKeys]:
         """The plugins of some kinds."""
-        return [each for each in self.plugins.values() if each.kind in kinds]
+        return [each for each in self.plugins.values() if each.is_a(*kinds)]
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.75) -> str:
@@ -148,6 +156,7 @@ def _table() -> dict[str, PluginKeys]:
             plugin["version"],
             {key: Key(key, what[0], values=tuple(what[1:])) for key, what in plugin["keys"].items()},
             frozenset(plugin.get("undefined", ())),
+            also=frozenset(plugin.get("also", ())),
         )
         for name, plugin in told.items()
     }

@@ -174,6 +174,9 @@ def _refused(subject: Subject) -> Iterator[Finding]:
     if subject.is_sink and subject.get("topics") and subject.get("topics.regex"):
         problem = "topics and topics.regex shut each other out, and Kafka Connect refuses them."
         yield Finding("topics.regex", Level.ERROR, Kind.INVALID, problem, "Keep one of them.")
+    if subject.is_sink and not subject.get("topics") and not subject.get("topics.regex"):
+        problem = "Nothing says which topics are read: the connector is a sink, and Kafka Connect refuses it."
+        yield _missing("topics", Level.ERROR, problem, "Add topics; or name a source in connector.class.")
 
 
 def _tables(subject: Subject, what: str) -> Iterator[Finding]:
@@ -234,6 +237,10 @@ def _mysql(subject: Subject) -> Iterator[Finding]:
         problem = "database.server.id is missing: one is drawn, and two readers of one id throw each other out."
         fix = "Add a number that neither the server nor another reader has."
         yield _missing("database.server.id", Level.WARNING, problem, fix)
+    asks = "driver.readOnlyPropagatesToServer"
+    if subject.get("heartbeat.action.query") and subject.get(asks, "true").lower() == "true":
+        problem = "After a restart of MySQL this statement fails for ever: its connection is not opened again."
+        yield _missing("heartbeat.action.query", Level.WARNING, problem, f"Add {asks}=false.")
     history = subject.get("schema.history.internal", _HISTORY)
     if history == _HISTORY:
         for name in ("bootstrap.servers", "topic"):

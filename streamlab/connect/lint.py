@@ -15,17 +15,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from streamlab.connect import effects, safety
+from streamlab.connect import classes, effects, safety
 from streamlab.connect.answers import Key
 from streamlab.connect.catalog import Catalog, PluginKeys, nearest
 from streamlab.connect.document import entries
 from streamlab.connect.findings import Finding, Kind, Level, Subject, Used, listed
-from streamlab.connect.outdated import OUTDATED_VALUES, STAND_INS, Today, today
+from streamlab.connect.outdated import STAND_INS, STILL_TAKEN, Today, today, value_today
 
 __all__ = ["Finding", "Kind", "Level", "lint", "lint_text"]
 
 _ROLES = {"transforms": "transformation", "predicates": "predicate"}
-_CONVERTERS = ("key.converter", "value.converter", "header.converter")
 _OF_TRANSFORMS = ("type", "predicate", "negate", "plugin.version")
 _NUMBERS = {"INT", "LONG", "SHORT"}
 _NUMBER = re.compile(r"-?[0-9]+")
@@ -91,7 +90,7 @@ def _spaces(configuration: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _findings(configuration: Mapping[str, str], catalog: Catalog) -> Iterator[Finding]:
-    plugin, wrong = _connector(configuration.get("connector.class", "").strip(), catalog)
+    plugin, wrong = classes.of_connector(configuration.get("connector.class", "").strip(), catalog)
     yield from wrong
     subject = Subject(configuration, catalog, plugin)
     used = []
@@ -101,42 +100,18 @@ def _findings(configuration: Mapping[str, str], catalog: Catalog) -> Iterator[Fi
     subject = replace(subject, used=tuple(used))
     if plugin is not None:
         yield from _keys(subject, plugin)
+        yield from classes.of_keys(subject)
     else:
         yield from _of_debezium(subject)
     yield from effects.findings(subject)
     yield from safety.findings(subject)
 
 
-def _connector(name: str, catalog: Catalog) -> tuple[PluginKeys | None, list[Finding]]:
-    """The connector of a configuration, and what is wrong with how it is named."""
-    here = "connector.class"
-    if not name:
-        problem = "connector.class is missing: nothing says which connector this is."
-        return None, [Finding(here, Level.ERROR, Kind.MISSING, problem, "Add connector.class.")]
-    if plugin := catalog.find(name):
-        if plugin.kind in {"source", "sink"}:
-            return plugin, []
-        problem = f"{name} is a {plugin.kind}, not a connector."
-        return None, [Finding(here, Level.ERROR, Kind.INVALID, problem, "Name a connector's class.")]
-    if stand_in := catalog.find(STAND_INS.get(name, "")):
-        problem = f"{name} is not installed; {stand_in.name} does the same, with keys of its own."
-        fix = f"Write connector.class={stand_in.name}."
-        return stand_in, [Finding(here, Level.ERROR, Kind.OUTDATED, problem, fix)]
-    classes = [each.name for each in catalog.of_kind("source", "sink")]
-    # Another vendor's class may share most of its letters; a misspelt one shares its last part too.
-    near = nearest(name, classes, cutoff=0.9)
-    level = Level.ERROR if catalog.complete or near else Level.WARNING
-    who = "The worker has" if catalog.complete else "The table knows"
-    fix = f"Did you mean {near}?" if near else "Install its plugin, or use one of: " + ", ".join(sorted(classes)) + "."
-    problem = f"{who} no connector {name}, so its own keys are not checked."
-    return None, [Finding(here, level, Kind.UNKNOWN, problem, fix)]
-
-
 # -- keys of the connector -----------------------------------------------------------------------------------------
 
 
 def _keys(subject: Subject, plugin: PluginKeys) -> Iterator[Finding]:
-    below = tuple(f"{each}." for each in (*_ROLES, *_CONVERTERS, "topic.creation"))
+    below = tuple(f"{each}." for each in (*_ROLES, *classes.CONVERTERS, "topic.creation"))
     named = tuple(f"{each}." for key in ("converters", "post.processors") for each in subject.list(key))
     for key, value in subject.configuration.items():
         defined = plugin.get(key)
@@ -146,7 +121,7 @@ def _keys(subject: Subject, plugin: PluginKeys) -> Iterator[Finding]:
         if renamed is not None:
             yield _outdated(key, renamed, still=defined is not None)
         elif defined is not None:
-            yield from _value(key, value, defined)
+            yield from _value(key, value, defined, plugin)
         elif plugin.passes_on(key):
             yield from _passed_on(key, plugin, subject.catalog)
         else:
@@ -154,15 +129,17 @@ def _keys(subject: Subject, plugin: PluginKeys) -> Iterator[Finding]:
 
 
 def _of_debezium(subject: Subject) -> Iterator[Finding]:
-    """What all of Debezium's sources have called otherwise since 2.0, for one whose keys are not known."""
+    """What Debezium's sources have called otherwise since 2.0, keys and values, for one whose keys are not known."""
     name = subject.get("connector.class")
     if not name.startswith("io.debezium.connector.") or "Sink" in name:
         return
     plugin = PluginKeys(name, "source", "", {}, surveyed=False)
     known = [each for each in subject.catalog.of_kind("source") if each.debezium_source]
-    for key in subject.configuration:
+    for key, value in subject.configuration.items():
         if renamed := today(plugin, key, subject.configuration):
             yield _outdated(key, renamed, still=bool(known) and all(each.get(key) for each in known))
+        elif new := value_today(name, key, value.strip()):
+            yield _former(key, value.strip(), new)
 
 
 def _passed_on(key: str, plugin: PluginKeys, catalog: Catalog) -> Iterator[Finding]:
@@ -217,8 +194,13 @@ def _unknown(full: str, key: str, plugin: PluginKeys, catalog: Catalog) -> Findi
     problem = f"{full} is not a key of {simple}: Kafka Connect takes it, and nothing reads it."
     if not plugin.surveyed:
         problem = f"{full} is not a key that {simple} defines; it may read it all the same."
+    is_of_sinks = plugin.kind == "source" and key in {"topics", "topics.regex"}
+    if is_of_sinks:
+        problem = f"{full} is for a sink, which reads topics, and {simple} is a source, which writes them."
     if near := nearest(key, plugin.names):
         fix = f"Did you mean {full.removesuffix(key)}{near}?"
+    elif is_of_sinks:
+        fix = "Name a sink in connector.class, or remove it."
     elif owner is not None:
         fix = f"It is a key of {owner.name.rpartition('.')[2]}; remove it here."
     else:
@@ -230,20 +212,14 @@ def _kin(plugin: PluginKeys) -> tuple[str, ...]:
     return ("source", "sink") if plugin.kind in {"source", "sink"} else (plugin.kind,)
 
 
-def _value(full: str, value: str, defined: Key) -> Iterator[Finding]:
+def _value(full: str, value: str, defined: Key, plugin: PluginKeys) -> Iterator[Finding]:
     """Whether a value is one that the plugin takes."""
     text = value.strip()
     if "${" in text:
         return
-    new = OUTDATED_VALUES.get(defined.name, {}).get(text.lower())
     values = {each.lower() for each in defined.values}
-    if new and (not values or text.lower() not in values):
-        if values and new not in values:
-            new = ", ".join(sorted(values))
-        yield Finding(
-            full, Level.ERROR, Kind.OUTDATED, f"{full}={text} is a value of former times, and is refused.",
-            f"Write {full}={new}.",
-        )  # fmt: skip
+    if new := value_today(plugin.name, defined.name, text, values):
+        yield _former(full, text, ", ".join(sorted(values)) if values and new not in values else new)
     elif values and text.lower() not in values:
         near = nearest(text.lower(), values, cutoff=0.6)
         fix = f"Did you mean {near}?" if near else f"Write one of: {', '.join(sorted(values))}."
@@ -252,6 +228,15 @@ def _value(full: str, value: str, defined: Key) -> Iterator[Finding]:
         yield Finding(full, Level.ERROR, Kind.INVALID, f"{full} cannot be {text}.", "Write true or false.")
     elif defined.kind in _NUMBERS and not _NUMBER.fullmatch(text):
         yield Finding(full, Level.ERROR, Kind.INVALID, f"{full} cannot be {text}.", "Write a whole number.")
+
+
+def _former(full: str, text: str, new: str) -> Finding:
+    level = Level.WARNING if text in STILL_TAKEN else Level.ERROR
+    does = "and there is no such class any more" if "." in text else "and is refused"
+    if level is Level.WARNING:
+        does = "still taken, and deprecated"
+    problem = f"{full}={text} is a value of former times, {does}."
+    return Finding(full, level, Kind.OUTDATED, problem, f"Write {full}={new}.")
 
 
 # -- what a connector uses -----------------------------------------------------------------------------------------
@@ -270,7 +255,7 @@ def _used(subject: Subject) -> Iterator[Used]:
             keys = below(prefix)
             cls = keys.get("type", "").strip()
             yield Used(kind, alias, prefix, cls, subject.catalog.find(STAND_INS.get(cls, cls)), keys)
-    for role in _CONVERTERS:
+    for role in classes.CONVERTERS:
         if cls := configuration.get(role, "").strip():
             plugin = subject.catalog.find(cls)
             yield Used("converter", role, f"{role}.", cls, plugin, below(f"{role}."))
@@ -278,22 +263,8 @@ def _used(subject: Subject) -> Iterator[Used]:
 
 def _of_used(used: Used, catalog: Catalog) -> Iterator[Finding]:
     """What is wrong with the class of a transformation, predicate or converter, and with its keys."""
-    where = used.prefix.removesuffix(".") if used.role == "converter" else f"{used.prefix}type"
-    if not used.cls:
-        problem = f"The {used.role} {used.alias} has no type."
-        listing = "transforms" if used.role == "transformation" else "predicates"
-        yield Finding(listing, Level.ERROR, Kind.MISSING, problem, f"Add {where}, or take {used.alias} from the list.")
-    elif used.cls in STAND_INS:
-        problem = f"{used.cls} is the name of former times."
-        yield Finding(where, Level.ERROR, Kind.OUTDATED, problem, f"Write {where}={STAND_INS[used.cls]}.")
-    elif used.plugin is None:
-        kinds = ("converter", "header_converter") if used.role == "converter" else (used.role,)
-        near = nearest(used.cls, [each.name for each in catalog.of_kind(*kinds)], cutoff=0.85)
-        level = Level.ERROR if catalog.complete or near else Level.WARNING
-        who = "The worker has" if catalog.complete else "The table knows"
-        fix = f"Did you mean {near}?" if near else "Install its plugin on the worker."
-        yield Finding(where, level, Kind.UNKNOWN, f"{who} no {used.role} {used.cls}.", fix)
-    if used.plugin is None:
+    yield from classes.of_used(used, catalog)
+    if used.plugin is None or not classes.is_of_its_kind(used):
         return
     for key, value in used.keys.items():
         full = used.prefix + key
@@ -309,7 +280,7 @@ def _of_used(used: Used, catalog: Catalog) -> Iterator[Finding]:
             )
             yield _outdated(full, new, still=defined is not None)
         elif defined is not None:
-            yield from _value(full, value, defined)
+            yield from _value(full, value, defined, used.plugin)
         elif used.plugin.names:
             # One of which no key is known (CloudEventsConverter) may read anything.
             yield _unknown(full, key, used.plugin, catalog)

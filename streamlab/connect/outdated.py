@@ -8,12 +8,21 @@ Connect takes a key that nothing reads without a word, so an old name fails by i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from streamlab.connect.catalog import PluginKeys
 
-__all__ = ["FORMER_DELETES", "OUTDATED_VALUES", "STAND_INS", "Today", "today"]
+__all__ = [
+    "FORMER_CONVERTERS",
+    "FORMER_DELETES",
+    "OUTDATED_VALUES",
+    "STAND_INS",
+    "STILL_TAKEN",
+    "Today",
+    "today",
+    "value_today",
+]
 
 MYSQL = "io.debezium.connector.mysql.MySqlConnector"
 POSTGRES = "io.debezium.connector.postgresql.PostgresConnector"
@@ -26,6 +35,9 @@ STAND_INS: Mapping[str, str] = {
     "io.aiven.connect.jdbc.JdbcSinkConnector": JDBC_SINK,
     "io.debezium.connector.mysql.legacy.MySqlConnector": MYSQL,
     "io.debezium.transforms.UnwrapFromEnvelope": UNWRAP,
+    "io.debezium.connector.mongodb.transforms.UnwrapFromMongoDbEnvelope": (
+        "io.debezium.connector.mongodb.transforms.ExtractNewDocumentState"
+    ),
 }
 """A class of former times or of another vendor -> the one that does the same here."""
 
@@ -60,7 +72,9 @@ _SOURCE: Mapping[str, Today] = {
     "toasted.value.placeholder": Today("unavailable.value.placeholder"),
     "transaction.topic": Today("topic.transaction"),
     "heartbeat.topics.prefix": Today("topic.heartbeat.prefix"),
-    "topic.selection.strategy": Today("topic.naming.strategy"),
+    "topic.selection.strategy": Today(
+        "topic.naming.strategy", "Its value is a class now, by default io.debezium.schema.SchemaTopicNamingStrategy."
+    ),
     "sanitize.field.names": Today("field.name.adjustment.mode", "Write field.name.adjustment.mode=avro for true."),
     "event.deserialization.failure.handling.mode": Today("event.processing.failure.handling.mode"),
     "snapshot.custom.class": Today("snapshot.mode.custom.name"),
@@ -130,6 +144,7 @@ _JDBC_SINK: Mapping[str, Today] = {
 }
 
 OUTDATED_VALUES: Mapping[str, Mapping[str, str]] = {
+    # Deprecated in 2.6, and refused by all sources since 3.3.
     "snapshot.mode": {
         "schema_only": "no_data",
         "schema_only_recovery": "recovery",
@@ -140,8 +155,42 @@ OUTDATED_VALUES: Mapping[str, Mapping[str, str]] = {
     "plugin.name": dict.fromkeys(
         ("wal2json", "wal2json_rds", "wal2json_streaming", "wal2json_rds_streaming"), "pgoutput"
     ),
+    "schema.history.internal": {
+        "io.debezium.relational.history.KafkaDatabaseHistory": "io.debezium.storage.kafka.history.KafkaSchemaHistory",
+        "io.debezium.relational.history.FileDatabaseHistory": "io.debezium.storage.file.history.FileSchemaHistory",
+        "io.debezium.relational.history.MemoryDatabaseHistory": "io.debezium.relational.history.MemorySchemaHistory",
+    },
 }
-"""Key -> a value of former times -> the one of today."""
+"""Key of Debezium's sources -> a value of former times -> the one of today. Other values of 1.x are those of today."""
+
+_TIMES = {"time.precision.mode": {"adaptive": "adaptive_time_microseconds"}}
+
+_VALUES_OF: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    # It stands among the values that the plugin recommends, and the plugin refuses it.
+    MYSQL: _TIMES,
+    "io.debezium.connector.mariadb.MariaDbConnector": _TIMES,
+    "io.debezium.connector.oracle.OracleConnector": {"log.mining.buffer.type": {"infinispan": "infinispan_embedded"}},
+    "io.debezium.connector.mongodb.MongoDbConnector": {"capture.mode": {"oplog": "change_streams"}},
+    JDBC_SINK: {
+        "collection.naming.strategy": {
+            "io.debezium.connector.jdbc.naming.DefaultTableNamingStrategy": (
+                "io.debezium.sink.naming.DefaultCollectionNamingStrategy"
+            )
+        }
+    },
+}
+"""The same of one connector alone."""
+
+_BINLOG = "io.debezium.connector.binlog.converters"
+
+FORMER_CONVERTERS: Mapping[str, str] = {
+    f"io.debezium.connector.mysql.converters.{name}": f"{_BINLOG}.{name}"
+    for name in ("TinyIntOneToBooleanConverter", "JdbcSinkDataTypesConverter")
+}
+"""A custom converter of former times -> where it is today; the old name is deprecated."""
+
+STILL_TAKEN = frozenset({"io.debezium.connector.jdbc.naming.DefaultTableNamingStrategy"})
+"""Values of former times that are deprecated, and not refused."""
 
 # (drop.tombstones, delete.handling.mode), with their old defaults -> the one key of today. A tombstone of then is
 # delete-to-tombstone: the value of today that is called tombstone is with JSON the text null.
@@ -183,3 +232,27 @@ def today(plugin: PluginKeys, key: str, beside: Mapping[str, str]) -> Today | No
         value = _DELETES.get((told[0].strip().lower(), told[1].strip().lower()))
         return Today(_UNWRAP[key].name, f"Write delete.tombstone.handling.mode={value}." if value else "")
     return {OUTBOX: _OUTBOX, JDBC_SINK: _JDBC_SINK}.get(plugin.name, {}).get(key)
+
+
+def value_today(plugin: str, key: str, value: str, taken: Collection[str] = ()) -> str:
+    """The value that stands today for one of former times; empty where it never was another one.
+
+    Parameters
+    ----------
+    plugin : str
+        Class of the plugin whose key it is.
+    key : str
+        The key as the plugin defines it.
+    value : str
+        Its value, without spaces around it.
+    taken : collection of str
+        The values that the plugin names, in small letters: one of them is of today, unless the plugin is known to
+        refuse it.
+    """
+    if not plugin.startswith("io.debezium."):
+        return ""
+    of_one, of_all = _VALUES_OF.get(plugin, {}).get(key, {}), OUTDATED_VALUES.get(key, {})
+    for text in (value, value.lower()):
+        if new := of_one.get(text) or ("" if text in taken else of_all.get(text)):
+            return new
+    return ""

@@ -253,6 +253,157 @@ def test_a_value_that_the_plugin_refuses_is_told(key: str, value: str, kind: Kin
     assert (kind, fix) in {(each.kind, each.fix) for each in lint({**MYSQL, key: value}) if each.key == key}
 
 
+@pytest.mark.parametrize(
+    ("base", "key", "old", "new"),
+    [
+        (MYSQL, "snapshot.mode", "schema_only_recovery", "recovery"),
+        (MYSQL, "snapshot.mode", "Never", "no_data"),
+        (POSTGRES, "snapshot.mode", "exported", "initial"),
+        (POSTGRES, "plugin.name", "wal2json_rds", "pgoutput"),
+        # It is among those that the plugin recommends, and the plugin refuses it.
+        (MYSQL, "time.precision.mode", "adaptive", "adaptive_time_microseconds"),
+        (
+            MYSQL,
+            "schema.history.internal",
+            "io.debezium.relational.history.FileDatabaseHistory",
+            "io.debezium.storage.file.history.FileSchemaHistory",
+        ),
+    ],
+)
+def test_a_value_of_former_times_is_told_with_the_one_of_today(
+    base: dict[str, str], key: str, old: str, new: str
+) -> None:
+    (found,) = (each for each in lint({**base, key: old}) if each.key == key and each.kind is Kind.OUTDATED)
+    assert (found.level, found.fix) == (Level.ERROR, f"Write {key}={new}.")
+    assert [each for each in lint({**base, key: new}) if each.kind in {Kind.OUTDATED, Kind.INVALID}] == []
+
+
+def test_a_value_that_only_another_connector_refuses_is_let_be() -> None:
+    assert lint({**POSTGRES, "time.precision.mode": "adaptive"}) == []
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize(
+    ("cls", "key", "old", "new"),
+    [
+        ("sqlserver.SqlServerConnector", "snapshot.mode", "schema_only", "no_data"),
+        ("oracle.OracleConnector", "snapshot.mode", "schema_only_recovery", "recovery"),
+        ("oracle.OracleConnector", "log.mining.buffer.type", "infinispan", "infinispan_embedded"),
+        ("db2.Db2Connector", "snapshot.mode", "schema_only", "no_data"),
+        ("mariadb.MariaDbConnector", "time.precision.mode", "adaptive", "adaptive_time_microseconds"),
+        ("mongodb.MongoDbConnector", "snapshot.mode", "never", "no_data"),
+        ("mongodb.MongoDbConnector", "capture.mode", "oplog", "change_streams"),
+        (
+            "sqlserver.SqlServerConnector",
+            "schema.history.internal",
+            "io.debezium.relational.history.KafkaDatabaseHistory",
+            "io.debezium.storage.kafka.history.KafkaSchemaHistory",
+        ),
+    ],
+)
+def test_values_of_former_times_are_told_of_every_source_of_debezium(
+    cls: str, key: str, old: str, new: str, complete: bool
+) -> None:
+    catalog = replace(Catalog.load(), complete=complete)
+    base = {"connector.class": f"io.debezium.connector.{cls}", "topic.prefix": "p"}
+    (found,) = (each for each in lint({**base, key: old}, catalog) if each.key == key and each.kind is Kind.OUTDATED)
+    assert (found.level, found.fix) == (Level.ERROR, f"Write {key}={new}.")
+    assert [each for each in lint({**base, key: new}, catalog) if each.kind is Kind.OUTDATED] == []
+
+
+def test_a_value_of_a_connector_that_is_not_debeziums_is_its_own_affair() -> None:
+    foreign = {"connector.class": "com.example.SourceConnector", "snapshot.mode": "never"}
+    assert [each.kind for each in lint(foreign)] == [Kind.UNKNOWN, Kind.UNSAFE]
+
+
+def test_a_class_that_is_deprecated_and_still_there_is_a_warning() -> None:
+    name = "TinyIntOneToBooleanConverter"
+    custom = {"converters": "bool", "bool.type": f"io.debezium.connector.mysql.converters.{name}"}
+    (found,) = lint({**MYSQL, **custom})
+    assert (found.key, found.level, found.kind) == ("bool.type", Level.WARNING, Kind.OUTDATED)
+    assert found.fix == f"Write bool.type=io.debezium.connector.binlog.converters.{name}."
+    strategy = {"collection.naming.strategy": "io.debezium.connector.jdbc.naming.DefaultTableNamingStrategy"}
+    (found,) = lint({**SINK, **strategy})
+    assert (found.level, found.kind) == (Level.WARNING, Kind.OUTDATED)
+    assert "io.debezium.sink.naming.DefaultCollectionNamingStrategy" in found.fix
+
+
+# -- kinds ---------------------------------------------------------------------------------------------------------
+
+MASK = "org.apache.kafka.connect.transforms.MaskField$Value"
+TOMBSTONE = "org.apache.kafka.connect.transforms.predicates.RecordIsTombstone"
+HEADERS = "org.apache.kafka.connect.storage.SimpleHeaderConverter"
+OF_ANOTHER_KIND = [
+    ({"connector.class": JSON["value.converter"]}, "connector.class", "is a converter, not a connector"),
+    ({"connector.class": MASK}, "connector.class", "is a transformation, not a connector"),
+    ({"key.converter": MASK}, "key.converter", "is a transformation, not a converter"),
+    ({"value.converter": HEADERS}, "value.converter", "is a header converter, not a converter"),
+    ({"header.converter": AVRO_CONVERTER}, "header.converter", "is a converter, not a header converter"),
+    (
+        {"transforms": "x", "transforms.x.type": JSON["value.converter"]},
+        "transforms.x.type",
+        "is a converter, not a transformation",
+    ),
+    (
+        {"transforms": "x", "transforms.x.type": TOMBSTONE},
+        "transforms.x.type",
+        "is a predicate, not a transformation",
+    ),
+    (
+        {
+            "transforms": "x",
+            "transforms.x.type": MASK,
+            "transforms.x.fields": "a",
+            "transforms.x.predicate": "p",
+            "predicates": "p",
+            "predicates.p.type": "org.apache.kafka.connect.transforms.Filter",
+        },
+        "predicates.p.type",
+        "is a transformation, not a predicate",
+    ),
+    (
+        {"schema.history.internal": JSON["value.converter"]},
+        "schema.history.internal",
+        "is a converter, not what schema.history.internal wants",
+    ),
+    (
+        {"converters": "b", "b.type": JSON["value.converter"]},
+        "b.type",
+        "is a converter, not a custom converter of Debezium's",
+    ),
+    ({"post.processors": "b", "b.type": MASK}, "b.type", "is a transformation, not a post processor"),
+]
+"""Keys of a MySQL source, the one that names a class of another kind, and what is said of it."""
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize(("keys", "key", "said"), OF_ANOTHER_KIND, ids=[each[2] for each in OF_ANOTHER_KIND])
+def test_a_class_of_another_kind_is_told(keys: dict[str, str], key: str, said: str, complete: bool) -> None:
+    catalog = replace(Catalog.load(), complete=complete)
+    (found,) = (each for each in lint({**MYSQL, **keys}, catalog) if each.key == key)
+    assert (found.level, found.kind) == (Level.ERROR, Kind.INVALID)
+    assert said in found.problem
+
+
+def test_a_converter_may_be_one_of_headers_too() -> None:
+    for name in ("org.apache.kafka.connect.json.JsonConverter", "String", HEADERS):
+        assert lint({**MYSQL, "header.converter": name}) == []
+
+
+def test_a_source_where_topics_want_a_sink_and_a_sink_without_topics_are_told() -> None:
+    found = only(MYSQL, topics="shop.orders")
+    assert (found.key, found.level, found.fix) == (
+        "topics", Level.ERROR, "Name a sink in connector.class, or remove it.",
+    )  # fmt: skip
+    assert "MySqlConnector is a source" in found.problem
+    source = {"connector.class": "FileStreamSource", "file": "/f", "topics": "a", "topic": "b"}
+    (found,) = (each for each in lint(source) if each.key == "topics")
+    assert found.fix == "Did you mean topic?"
+    found = only(SINK, topics=None)
+    assert (found.key, found.level, found.kind) == ("topics", Level.ERROR, Kind.MISSING)
+    assert lint({**changed(SINK, topics=None), "topics.regex": "shop.*"}) == []
+
+
 def test_a_value_that_is_resolved_later_is_not_judged() -> None:
     assert lint({**MYSQL, "max.batch.size": "${env:SIZE}"}) == []
 
@@ -364,7 +515,13 @@ def test_what_has_no_effect_where_it_stands_is_told(base: dict[str, str], key: s
 
 
 def test_what_a_key_needs_may_stand_beside_it() -> None:
-    assert lint({**MYSQL, "heartbeat.action.query": "SELECT 1", "heartbeat.interval.ms": "5000"}) == []
+    beats = {"heartbeat.action.query": "SELECT 1", "heartbeat.interval.ms": "5000"}
+    assert lint({**POSTGRES, **beats}) == []
+    found = only({**MYSQL, **beats})
+    assert (found.level, found.kind, found.fix) == (
+        Level.WARNING, Kind.MISSING, "Add driver.readOnlyPropagatesToServer=false.",
+    )  # fmt: skip
+    assert lint({**MYSQL, **beats, "driver.readOnlyPropagatesToServer": "false"}) == []
     letters = {
         "errors.tolerance": "all",
         "errors.deadletterqueue.topic.name": "letters",
@@ -674,9 +831,16 @@ def test_names_of_today_are_read_and_most_of_former_times_are_not(
     }
 
 
-@pytest.mark.parametrize("key", outdated.OUTDATED_VALUES)
+@pytest.mark.parametrize("key", ["snapshot.mode", "plugin.name"])
 def test_values_of_today_are_taken_and_those_of_former_times_are_not(key: str) -> None:
     defined = [each for plugin in Catalog.load().plugins.values() if (each := plugin.get(key)) and each.values]
     for old, new in outdated.OUTDATED_VALUES[key].items():
         assert any(new in each.values for each in defined)
         assert not any(old in each.values for each in defined)
+
+
+def test_every_value_of_former_times_is_one_of_a_key_that_there_is() -> None:
+    assert all(read(key) for key in outdated.OUTDATED_VALUES)
+    for name, keys in outdated._VALUES_OF.items():
+        if plugin := Catalog.load().plugins.get(name):
+            assert all(plugin.get(key) for key in keys)
