@@ -184,11 +184,8 @@ def test_nothing_is_lost_whatever_is_killed(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.skipif(not LONG, reason="a long proof: make soak")
-def test_the_statement_of_heartbeats_fails_after_a_restart_of_mysql_until_the_connector_is_restarted(
-    servers: Stack,
-) -> None:
-    """Its connection is one of its own, which Debezium does not open again: heartbeats are told as if all were well."""
+def test_the_statement_of_heartbeats_goes_on_after_a_restart_of_mysql(servers: Stack) -> None:
+    """Its connection is one of its own, which the driver has to give up before Debezium opens another one."""
     with Namespace("beats") as namespace, ConnectClient() as client, Topics() as topics:
         database, prefix, name = namespace.mysql_database(), namespace.topic_prefix(), namespace.connector()
         role = settings.mysql_address("cdc").user
@@ -203,6 +200,12 @@ def test_the_statement_of_heartbeats_fails_after_a_restart_of_mysql_until_the_co
 
         def beat() -> Any:
             return ask("SELECT at FROM beats")
+
+        def tell(row: int) -> Any:
+            """What is told of a row that is inserted now."""
+            ask(f"INSERT INTO orders VALUES ({row})")
+            told = topics.wait(f"{prefix}.{database}.orders", lambda read: any(each.key["id"] == row for each in read))
+            return next(each.value for each in told if each.key["id"] == row)
 
         arguments = settings.mysql_address("admin").arguments()
         with pymysql.connect(**arguments, autocommit=True) as connection, connection.cursor() as cursor:
@@ -222,22 +225,21 @@ def test_the_statement_of_heartbeats_fails_after_a_restart_of_mysql_until_the_co
             client.wait_ready(name)
             first = beat()
             wait(lambda: beat() > first, "no statement before the restart")
+            # The first ones are executed before the log is read. A task that loses its connection there begins again,
+            # with another one for its statements.
+            rows = 1
+            while tell(rows)["op"] == "r":
+                rows += 1
 
             kill(servers, "mysql")
             assert {each.error for each in servers.up(["mysql"])} == {None}
-            # It reads on: a row comes, and heartbeats after it.
-            ask("INSERT INTO orders VALUES (1)")
-            topics.wait(f"{prefix}.{database}.orders", lambda read: len(read) == 1, limit=120)
+            # It reads on: a row comes, and heartbeats with their statement.
+            assert tell(rows + 1)["op"] == "c"
             last = beat()
-            heard = len(topics.wait(f"{prefix}.heartbeat", lambda read: read))
-            topics.wait(f"{prefix}.heartbeat", lambda read: len(read) >= heard + 5)
-            assert beat() == last
-            assert client.status(name).ready
+            wait(lambda: beat() > last, "no statement after the restart")
             log = servers.service("connect").log.read_text(encoding="utf-8")
             assert "Could not execute heartbeat action" in log
-
-            client.restart(name, only_failed=False)
-            wait(lambda: beat() > last, "no statement after the restart of the connector")
+            assert client.status(name).ready
         finally:
             ask(f"REVOKE ALL ON beats FROM `{role}`@'%'")
 

@@ -325,6 +325,34 @@ def wait_for(holds: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+# -- lost connections ------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_is_lost_in_the_snapshot_is_opened_again(source: Source) -> None:
+    """Debezium 3.1 to 3.6 end the task there, for good, unless they are told what an error of a connection says."""
+    with Namespace("lost") as namespace, ConnectClient() as client, Topics() as topics:
+        database, prefix, name = namespace.mysql_database(), namespace.topic_prefix(), namespace.connector()
+        made = MySQLSource(prefix=prefix, database=database, tables=["orders"], retry_wait=0.5)
+        source.execute(
+            f"CREATE DATABASE {database}",
+            f"CREATE TABLE {database}.orders (id int PRIMARY KEY)",
+            f"INSERT INTO {database}.orders VALUES (1)",
+            # The snapshot begins with a lock, which it does not get.
+            f"LOCK TABLES {database}.orders WRITE",
+        )
+        try:
+            client.apply(name, made.configuration())
+            lock = "SELECT id FROM information_schema.processlist WHERE info = 'FLUSH TABLES WITH READ LOCK'"
+            wait_for(lambda: source.execute(lock))
+            ((waiting,),) = source.execute(lock)
+            source.execute(f"KILL {waiting}")
+        finally:
+            source.execute("UNLOCK TABLES")
+        (row,) = topics.wait(f"{prefix}.{database}.orders", lambda read: read)
+        assert (row.key, row.value["op"]) == ({"id": 1}, "r")
+        assert client.status(name).ready
+
+
 # -- unwrapped -------------------------------------------------------------------------------------------------------
 
 

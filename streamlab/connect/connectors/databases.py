@@ -17,6 +17,13 @@ __all__ = ["MySQLSource", "PostgreSQLSource", "mysql_source"]
 _SPECIAL = re.compile(r"[\\.\[\]{}()*+?^$|,]")
 """What is no letter of its own in a regular expression of Java, and the comma, at which Debezium cuts its lists."""
 
+_LOST = (
+    r"(?s).*(Connection (reset|refused|is closed)|Broken pipe|Socket closed|[Cc]onnect(ion)? timed out|Read timed out|"
+    r"Communications link failure|Failed to connect to MySQL|Failed to read remaining|"
+    r"No operations allowed after connection closed|Server shutdown in progress).*"
+)
+"""What errors say that come of a lost connection, as a regular expression of Java for the whole text."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DatabaseSource(Connector):
@@ -142,6 +149,9 @@ class MySQLSource(_DatabaseSource):
         Tell changes of definitions to readers too, in the topic ``<prefix>``.
     keep_alive : float
         Seconds that the server may be silent before the connection is looked at. Heartbeats may shorten it.
+    retry_wait : float
+        Seconds until a task begins again after a connection that was lost in the snapshot, or while the log was asked
+        for. A server that is not back by then ends the task.
     """
 
     CLASS: ClassVar[str] = "io.debezium.connector.mysql.MySqlConnector"
@@ -149,6 +159,7 @@ class MySQLSource(_DatabaseSource):
     database: str
     schema_changes: bool = False
     keep_alive: float = 2.0
+    retry_wait: float = 5.0
 
     def settings(self) -> dict[str, str]:
         """The keys of this kind of connector."""
@@ -169,6 +180,12 @@ class MySQLSource(_DatabaseSource):
             # By default a minute: so long a source stands still when its server was killed and is back at once. And a
             # heartbeat is told when something comes from the server, which of itself speaks so often.
             "connect.keep.alive.interval.ms": milliseconds(min(self.keep_alive, self.heartbeat or self.keep_alive)),
+            # From 3.1 on this plugin repeats nothing after an error (debezium/dbz#2611): a connection that is lost in
+            # the snapshot, or while the log is asked for, ends the task. This is its own way around.
+            "internal.custom.retriable.exception": _LOST,
+            # By default the driver asks the server before each statement whether it may write. Where that fails, it
+            # keeps the connection, and Debezium opens no other one: heartbeats would never be executed again.
+            **({"driver.readOnlyPropagatesToServer": "false"} if self.heartbeat_query else {}),
             **self._shared(self.database),
         }
 
