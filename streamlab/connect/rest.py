@@ -1,12 +1,16 @@
 """HTTP to the workers of Kafka Connect: what passes by itself is waited out, what does not becomes an error.
 
-A worker answers 409 where it expects its group to rebalance (500 to what it would not forward), 503 while it starts,
-and 500 "Request timed out" or "can be safely retried" where it could not get at what it needs in time, or "IO Error"
-where it could not forward a request to the worker that leads the group; its first answers after a start may take more
-than five seconds. All of these are repeated until a limit; every request of this package may be repeated, because each
-one says what shall be true afterwards. A 404 is repeated where the caller knows that the thing was made a moment ago,
-since a worker learns of new connectors from a topic; and where the worker's HTTP server alone has answered, which has
-none of Connect's pages yet while the worker starts.
+A worker answers 409 where it expects its group to rebalance (500 to what it would not forward), and 500 "Request timed
+out" or "can be safely retried" where it could not get at what it needs in time, or "IO Error" where it could not
+forward a request to the worker that leads the group; its first answers after a start may take more than five seconds.
+All of these are repeated until a limit; every request of this package may be repeated, because each one says what shall
+be true afterwards.
+
+A 404 is repeated where the caller knows that the thing was made a moment ago, since a worker learns of new connectors
+from a topic; and where the worker's HTTP server alone has answered, which has none of Connect's pages yet while the
+worker starts. Then it has its pages, and for a moment it still reads its topics and knows no connector: so a 404 to a
+question is believed of a worker alone that has said before that it is healthy. Until it has read them, its health is
+503. Lists are believed at once; they are empty then.
 
 Every worker of a group answers for all of it. One that nobody answers for, or that does not answer in time, is passed
 over for the next one.
@@ -38,6 +42,8 @@ _LONGEST = 20.0
 """Seconds that one request may take; a first one just after a start takes more than five."""
 _OTHERS = 8.0
 """The same, where there are other workers that can be asked instead."""
+_HEALTH = 12.0
+"""The same, for a worker's health: where it cannot tell within ten seconds, it says what it is at."""
 
 
 def path(*parts: str) -> str:
@@ -125,12 +131,20 @@ class Rest:
             Nobody answers, for `limit` seconds.
         """
         deadline = time.monotonic() + (self._limit if limit is None else limit)
+        healthy = ""
         while True:
             turn = self._turn
             url = self.urls[turn % len(self.urls)]
             try:
                 answer = self._http.request(method, url + path, **options)
-                if not _passing(answer, young) or time.monotonic() > deadline:
+                passing = _passing(answer, young)
+                if not passing and _is_unknown(answer) and healthy != url:
+                    state = self._health(url, deadline)
+                    if state == 200:
+                        healthy = url
+                        continue
+                    passing = state == 503
+                if not passing or time.monotonic() > deadline:
                     return answer
             except httpx.TransportError as error:
                 self._turn = turn + 1
@@ -140,6 +154,19 @@ class Rest:
                         "Run: streamlab up connect",
                     ) from error
             time.sleep(_PAUSE)
+
+    def _health(self, url: str, deadline: float) -> int:
+        """What a worker says of itself: 200 at once, or after ten seconds 503 (it starts) or 500; 0: nothing."""
+        try:
+            return self._http.get(
+                url + "/health", timeout=max(0.1, min(_HEALTH, deadline - time.monotonic()))
+            ).status_code
+        except httpx.TransportError:
+            return 0
+
+
+def _is_unknown(answer: httpx.Response) -> bool:
+    return answer.status_code == 404 and answer.request.method == "GET"
 
 
 def _passing(answer: httpx.Response, young: bool) -> bool:

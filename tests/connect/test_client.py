@@ -396,6 +396,51 @@ def test_a_worker_that_is_starting_is_waited_for(
         client.wait_ready(name)
 
 
+@pytest.mark.integration
+def test_a_worker_that_still_reads_its_topics_is_waited_for(
+    client: ConnectClient, namespace: Namespace, folder: Path, stack: Stack
+) -> None:
+    """It has its pages already, and knows no connector: 404, and only its health says that it is starting (503)."""
+    seen: list[tuple[str, int]] = []
+
+    def heard(answer: httpx.Response) -> None:
+        seen.append((answer.request.url.path.rpartition("/")[2], answer.status_code))
+
+    client._rest._http.event_hooks["response"].append(heard)
+    name, sink = namespace.connector(), FileSink(path=folder / "out", topics=[namespace.topic("t")]).configuration()
+    client.apply(name, sink)
+    client.wait_ready(name)
+    service = stack.service("connect")
+    broker = psutil.Process(next(each.pid for each in stack.status() if each.name == "kafka"))
+    deadline = time.monotonic() + 180
+    while ("health", 503) not in seen:
+        assert time.monotonic() < deadline, seen
+        (row,) = (each for each in stack.status() if each.name == "connect")
+        assert row.pid is not None
+        process = psutil.Process(row.pid)
+        process.kill()
+        process.wait(10)
+        service.log.write_text("", encoding="utf-8")
+        with ConnectClient(limit=60) as fresh, ThreadPoolExecutor(2) as pool:
+            # One that has made nothing, and waits for nothing that it has made.
+            fresh._rest._http.event_hooks["response"].append(heard)
+            started = pool.submit(stack.up, ["connect"])
+            while "Herder starting" not in service.log.read_text(encoding="utf-8"):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            broker.suspend()
+            try:
+                asked = pool.submit(fresh.status, name)
+                while not asked.done() and ("health", 503) not in seen:
+                    time.sleep(0.05)
+            finally:
+                broker.resume()
+            assert asked.result(90).name == name, seen
+            assert [each.error for each in started.result(120)] == [None, None]
+    client.wait_ready(name)
+    assert ("status", 404) in seen
+
+
 def test_a_worker_that_does_not_answer_is_named() -> None:
     rest = Rest("http://127.0.0.1:1")
     with pytest.raises(ConnectError, match="http://127.0.0.1:1 does not answer"):
