@@ -16,6 +16,7 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,10 @@ def held(path: Path) -> bool:
     return True
 
 
+# A machine may be set up so that Python writes no bytecode. The suite starts hundreds of processes, and each would
+# compile what it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Subprocesses (kernels, the command line) inherit it.
 os.environ.setdefault("STREAMLAB_CACHE", str(settings.cache()))
 HOME = suite_home()
