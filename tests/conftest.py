@@ -119,6 +119,26 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the files, put those that take long first and those without servers last.
+
+    So all processes end at nearly the same time. Files that start stacks and kernels need the processor, and those
+    between them mostly wait for servers. Within each kind the order stays as it was drawn.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    kinds: dict[str, list[list[pytest.Item]]] = {"acceptance": [], "integration": [], "": []}
+    for tests in files.values():
+        marks = {mark.name for test in tests for mark in test.iter_markers()}
+        kinds[next(kind for kind in kinds if kind in marks or not kind)].append(tests)
+    mixed = itertools.zip_longest(kinds["acceptance"], kinds["integration"], fillvalue=[])
+    items[:] = [test for tests in (*itertools.chain(*mixed), *kinds[""]) for test in tests]
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Clean up behind workers that were killed."""
     if hasattr(config, "workerinput"):
