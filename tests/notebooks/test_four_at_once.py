@@ -1,4 +1,4 @@
-"""Each lesson several times at once, by bare papermill from any directory, with other parameters."""
+"""Each lesson several times at once: by nbval, and by bare papermill from any directory, with other parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streamlab.lab import runner
+from streamlab.lab import kernel, runner
 
 LESSONS = [lesson.slug for lesson in runner.lessons()]
 PARAMETERS: dict[str, dict[str, object]] = {
@@ -23,12 +23,9 @@ PARAMETERS: dict[str, dict[str, object]] = {
     "06b_kafka_connect_deeper": {"orders": 31, "seed": 11},
 }
 """Values other than the defaults, for the papermill run of each lesson."""
-FEWER = {
-    "01b_postgres_cdc_deeper", "02_mysql_debezium", "02b_mysql_debezium_deeper", "06_kafka_connect",
-    "06b_kafka_connect_deeper",
-}  # fmt: skip
-"""Lessons of which two run at once, and four in `make soak`: optional ones, and those of six connectors a run or with
-workers of their own."""
+FOUR = {"00_start_here"}
+"""Lessons that bare papermill runs four times at once; `make soak` does so with each, and `make test` with this one,
+which uses every server. All are run once by it, beside nbval."""
 
 pytestmark = [pytest.mark.integration, pytest.mark.acceptance, pytest.mark.timeout(400)]
 
@@ -46,21 +43,38 @@ def papermill(
     )
 
 
+def nbval(lesson: runner.Lesson, results: Path) -> subprocess.Popen[str]:
+    """The lesson as a reader finds it, cell by cell, from where it lies."""
+    command = [
+        sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120",
+        "-p", "no:randomly",
+        "-p", "no:cacheprovider", "-q", "-x", str(lesson.path),
+    ]  # fmt: skip
+    environment = {**os.environ, **kernel.environment(), "STREAMLAB_RESULTS": str(results)}
+    return subprocess.Popen(
+        command, cwd=lesson.path.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
 @pytest.mark.parametrize("slug", LESSONS)
-def test_runs_at_once_by_bare_papermill_with_other_parameters(slug: str, stack: object, tmp_path: Path) -> None:
+def test_passes_by_nbval_and_by_bare_papermill_with_other_parameters_at_once(
+    slug: str, stack: object, tmp_path: Path
+) -> None:
     lesson = runner.find(slug)
     parameters = PARAMETERS[slug]
     defaults = runner.parameters_of(lesson.path)
     assert all(defaults[name] != value for name, value in parameters.items())
     before = leftovers()
+    as_it_is = nbval(lesson, tmp_path / "results.json")
     runs = []
-    for number in range(2 if slug in FEWER and not os.environ.get("STREAMLAB_SOAK") else 4):
+    for number in range(4 if slug in FOUR or os.environ.get("STREAMLAB_SOAK") else 1):
         folder = tmp_path / str(number)
         folder.mkdir()
         runs.append((folder, papermill(lesson, folder / "out.ipynb", folder / "results.json", parameters)))
-    for folder, process in runs:
-        text, _ = process.communicate(timeout=300)
+    ended = [(process, process.communicate(timeout=300)[0]) for process in (as_it_is, *(each for _, each in runs))]
+    for process, text in ended:
         assert process.returncode == 0, text[-4000:]
+    for folder, _ in runs:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         assert results["checks_total"] >= 1
         # In batch nobody attempts the exercises: the reference solution is used, and not counted as passed.
