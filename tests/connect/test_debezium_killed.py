@@ -35,6 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.acceptance]
 
 LONG = os.environ.get("STREAMLAB_SOAK") == "1"
 TYPED: dict[str, Any] = {"times": "isostring"}
+soak = pytest.mark.skipif(not LONG, reason="a long proof: make soak")
 ROUNDS, RATE = (12, 400) if LONG else (1, 200)
 
 
@@ -150,9 +151,9 @@ def kill(stack: Stack, name: str) -> None:
     [
         ("mysql", "mysql"),
         ("mysql", "kafka"),
-        ("mysql", "connect"),
+        pytest.param("mysql", "connect", marks=soak),
         ("postgres", "postgres"),
-        ("postgres", "kafka"),
+        pytest.param("postgres", "kafka", marks=soak),
         ("postgres", "connect"),
     ],
 )

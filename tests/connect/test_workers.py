@@ -32,6 +32,8 @@ from streamlab.stack.standalone import ConnectStandalone
 LIMIT = 90.0
 TASKS = 6
 
+soak = pytest.mark.skipif(not os.environ.get("STREAMLAB_SOAK"), reason="a long proof: make soak")
+
 
 def wait(done: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + LIMIT
@@ -56,7 +58,11 @@ def workers(stack: Stack) -> Iterator[Stack]:
 
 @pytest.fixture
 def three(workers: Stack) -> Iterator[Stack]:
-    """The same, all three alive before and after."""
+    """The same, all three alive before and after.
+
+    The last of a test's fixtures, so that they are alive again before connectors are deleted: a group of which some
+    are gone takes ten seconds to notice.
+    """
     workers.up(WORKERS)
     yield workers
     for each in processes(workers).values():
@@ -138,7 +144,7 @@ def test_workers_are_asked_for_by_number(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.integration
 @pytest.mark.timeout(300)
 def test_tasks_of_a_killed_worker_move_to_the_others_and_lose_nothing(
-    three: Stack, namespace: Namespace, folder: Path
+    namespace: Namespace, folder: Path, three: Stack
 ) -> None:
     with ConnectClient() as client:
         name, topic, path = spread(client, namespace, folder)
@@ -174,7 +180,7 @@ def test_tasks_of_a_killed_worker_move_to_the_others_and_lose_nothing(
 @pytest.mark.integration
 @pytest.mark.timeout(300)
 def test_a_worker_that_is_frozen_is_passed_over_and_changes_are_made_without_it(
-    three: Stack, namespace: Namespace, folder: Path
+    namespace: Namespace, folder: Path, three: Stack
 ) -> None:
     """What is to be changed is forwarded to the one that leads the group, until it is out of it: in a soak each is."""
     topic = namespace.topic("t")
@@ -196,8 +202,8 @@ def test_a_worker_that_is_frozen_is_passed_over_and_changes_are_made_without_it(
 
 @pytest.mark.integration
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(not os.environ.get("STREAMLAB_SOAK"), reason="a long proof: make soak")
-def test_a_worker_that_has_stopped_answering_is_passed_over(three: Stack, namespace: Namespace, folder: Path) -> None:
+@soak
+def test_a_worker_that_has_stopped_answering_is_passed_over(namespace: Namespace, folder: Path, three: Stack) -> None:
     with ConnectClient() as client:
         name, topic, path = spread(client, namespace, folder)
         running = processes(three)
@@ -217,9 +223,11 @@ def test_a_worker_that_has_stopped_answering_is_passed_over(three: Stack, namesp
 
 @pytest.mark.integration
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL], ids=["deaf", "dead"])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGSTOP, id="deaf"), pytest.param(signal.SIGKILL, id="dead", marks=soak)]
+)
 def test_status_and_metrics_ask_any_worker_that_is_alive(
-    three: Stack, namespace: Namespace, folder: Path, how: signal.Signals
+    namespace: Namespace, folder: Path, three: Stack, how: signal.Signals
 ) -> None:
     with ConnectClient() as client:
         name, topic = namespace.connector(), namespace.topic("lines")
@@ -253,9 +261,9 @@ def test_each_worker_has_a_row_a_log_and_its_bound(three: Stack) -> None:
 
 
 @pytest.mark.integration
-def test_the_log_that_is_named_is_of_the_worker_where_a_task_failed(three: Stack, namespace: Namespace) -> None:
+def test_the_log_that_is_named_is_of_the_worker_where_a_task_failed(namespace: Namespace, three: Stack) -> None:
     topic = namespace.topic("lines")
-    names = [namespace.connector(f"broken{number}") for number in range(TASKS)]
+    names = [namespace.connector(f"broken{number}") for number in range(len(WORKERS))]
     with ConnectClient() as client:
         for name in names:
             client.apply(name, FileSink(path=Path("/proc/no/such"), topics=[topic]).configuration())
