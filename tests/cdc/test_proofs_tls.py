@@ -51,7 +51,7 @@ def test_stream_and_snapshot_come_through_verified_tls(shop: Shop, front: TLSFro
                 "INSERT INTO orders SELECT i, repeat('y', %s) FROM generate_series(%s::int, %s) i",
                 [size * size * 10, size * 10_000, size * 10_000 + size],
             )
-        events = [event for each in cdc.transactions(idle=1.5) for event in each]
+        events = [event for each in cdc.transactions(until=cdc.written()) for event in each]
         assert cdc._stream is not None
         assert cdc._stream._pgconn.ssl_in_use
     assert [each.operation for each in events[:3000]] == [Operation.SNAPSHOT] * 3000

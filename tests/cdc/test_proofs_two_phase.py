@@ -125,14 +125,14 @@ def test_restarts_between_the_phases_lose_nothing(shop: Shop, prepared: Prepared
     prepared.rollback("a")
     again = reader(shop, protocol)
     shop.insert(20_003)
-    found = {each.position: ids(each) for each in again.transactions(idle=1)}
+    found = {each.position: ids(each) for each in again.transactions(until=again.written())}
     assert list(found.values())[-1] == [20_003]
     assert set(keys) <= set(found)
     again.close()
 
     prepared.commit("b")
     last = reader(shop, protocol)
-    *_, transaction = last.transactions(idle=1)
+    *_, transaction = last.transactions(until=last.written())
     assert (transaction.gid, ids(transaction)) == (prepared.gid("b"), list(range(10_001, 10_001 + size)))
 
 
@@ -158,7 +158,7 @@ def test_with_the_position_in_the_sink_nothing_is_lost_or_repeated(
         cdc.close()
     prepared.commit("a")
     cdc = reader(shop, protocol, resume_after=kept)
-    (transaction,) = cdc.transactions(idle=1)
+    (transaction,) = cdc.transactions(until=cdc.written())
     assert (transaction.gid, ids(transaction)) == (prepared.gid("a"), [1, 2, 3])
     cdc.acknowledge(transaction)
     cdc.close()
@@ -183,7 +183,8 @@ def test_a_cut_connection_between_the_phases_loses_nothing(shop: Shop, prepared:
     cdc.close()
     assert LSN.parse(shop.confirmed()) < first.position
     prepared.commit("a")
-    *_, transaction = reader(shop, protocol).transactions(idle=1)
+    last = reader(shop, protocol)
+    *_, transaction = last.transactions(until=last.written())
     assert ids(transaction) == [1, 2, 3]
 
 

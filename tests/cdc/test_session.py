@@ -70,7 +70,7 @@ def test_snapshot_and_stream_fit_together_while_others_write(shop: Shop, batches
                     break
             over.set()
             writer.join()
-            for transaction in cdc.transactions(idle=0.5):
+            for transaction in cdc.transactions(until=cdc.written()):
                 for event in transaction:
                     keys.append((event.position, event.ordinal))
                     if event.operation is Operation.DELETE:
@@ -117,7 +117,7 @@ def test_a_snapshot_has_the_columns_and_rows_that_are_published(shop: Shop) -> N
     )
     with shop.session(tables=(), publication=shop.publication, snapshot="initial") as cdc:
         shop.insert(0, 20)
-        events = [event for transaction in cdc.transactions(idle=0.5) for event in transaction]
+        events = [event for transaction in cdc.transactions(until=cdc.written()) for event in transaction]
     assert [dict(each.new_data) for each in events[:3]] == [{"id": i, "total": Decimal(i)} for i in (8, 9, 10)]
     assert [each.new_data for each in events[3:]] == [{"id": 20, "total": Decimal("1.5")}]
     assert shop.value("SELECT count(*) FROM pg_publication WHERE pubname = %s", shop.publication) == 1
@@ -134,7 +134,10 @@ def test_an_iteration_begins_where_the_last_one_was_left(shop: Shop) -> None:
             seen.append([event.new_data["id"] for event in transaction])
             if seen[-1] == [10]:
                 break
-        assert [[event.new_data["id"] for event in each] for each in cdc.transactions(idle=0.5)] == [[10], [11]]
+        assert [[event.new_data["id"] for event in each] for each in cdc.transactions(until=cdc.written())] == [
+            [10],
+            [11],
+        ]
 
 
 def test_interrupts_take_nothing_from_a_session(shop: Shop) -> None:
@@ -160,7 +163,7 @@ def test_interrupts_take_nothing_from_a_session(shop: Shop) -> None:
             tries += 1
         read()
         shop.insert(99999)
-        assert 99999 in [event.new_data["id"] for each in cdc.transactions(idle=0.5) for event in each]
+        assert 99999 in [event.new_data["id"] for each in cdc.transactions(until=cdc.written()) for event in each]
     assert seen == set(range(1, 60501))
     assert interrupts > 5
 

@@ -96,7 +96,7 @@ def test_it_sees_the_same_changes(shop: MySQLShop, monkeypatch: pytest.MonkeyPat
     ) as cdc:
         ours = [
             (event.operation, event.primary_key, plain(event.old_data), plain(event.new_data))
-            for transaction in cdc.transactions(idle=1)
+            for transaction in cdc.transactions(until=cdc.written())
             for event in transaction
         ]
 
