@@ -58,6 +58,19 @@ def rows(transactions: Any) -> list[dict[str, Any]]:
 # -- nobody can be asked ------------------------------------------------------------------------------
 
 
+def asked_again(shop: Shop, caplog: pytest.LogCaptureFixture, stream: Iterator[Any], change: str) -> list[Any]:
+    """What a stream gives for a change that comes while the reader cannot ask, once it can: nothing before."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(next(stream)))
+    with caplog.at_level(logging.WARNING), nobody_answers(shop):
+        shop.app.execute(change)  # type: ignore[arg-type]
+        thread.start()
+        eventually(lambda: "Connecting again" in caplog.text)
+        assert not found
+    thread.join(20)
+    return found
+
+
 @pytest.mark.parametrize("form", ["events", "frames"])
 def test_a_type_that_could_not_be_asked_for_is_asked_for_again(
     shop: Shop, caplog: pytest.LogCaptureFixture, form: str
@@ -68,14 +81,7 @@ def test_a_type_that_could_not_be_asked_for_is_asked_for_again(
     shop.insert(1)
     next(stream)
     shop.app.execute("CREATE TYPE pair AS (a int, b text); CREATE TABLE t (id int PRIMARY KEY, c pair)")
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(next(stream)))
-    with caplog.at_level(logging.WARNING), nobody_answers(shop):
-        shop.app.execute("INSERT INTO t VALUES (1, '(1,x)')")
-        thread.start()
-        eventually(lambda: "Connecting again" in caplog.text)
-        assert not found
-    thread.join(20)
+    found = asked_again(shop, caplog, stream, "INSERT INTO t VALUES (1, '(1,x)')")
     shop.app.execute("INSERT INTO t VALUES (2, '(2,y)')")
     found.append(next(stream))
     if form == "events":
@@ -302,14 +308,7 @@ def test_a_key_that_could_not_be_asked_for_is_asked_for_again(shop: Shop, caplog
     shop.insert(1)
     next(stream)
     shop.app.execute("CREATE TABLE t (id int PRIMARY KEY, k int); ALTER TABLE t REPLICA IDENTITY FULL")
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(next(stream)))
-    with caplog.at_level(logging.WARNING), nobody_answers(shop):
-        shop.app.execute("INSERT INTO t VALUES (1, 10)")
-        thread.start()
-        eventually(lambda: "Connecting again" in caplog.text)
-    thread.join(20)
-    assert keys(found) == [("id",)]
+    assert keys(asked_again(shop, caplog, stream, "INSERT INTO t VALUES (1, 10)")) == [("id",)]
 
 
 def test_a_key_of_which_a_column_was_not_there_yet_is_none(shop: Shop) -> None:
