@@ -8,19 +8,18 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pymysql
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from streamlab import settings
 from streamlab.cdc import UNCHANGED, ChangeEvent, Operation
 from streamlab.cdc.debezium import DebeziumSource
 from streamlab.connect import ConnectClient
-from streamlab.connect.connectors import Format, MySQLSource, PostgreSQLSource, Unwrap
+from streamlab.connect.connectors import Format, MySQLSource, Unwrap
 from streamlab.stack.namespace import Namespace
+
+from .orders import orders
 
 pytestmark = [pytest.mark.integration, pytest.mark.acceptance]
 
@@ -163,32 +162,15 @@ POSTGRES_ROW: dict[str, Any] = {
 
 @pytest.mark.parametrize("unwrapped", [False, True], ids=["envelopes", "unwrapped"])
 def test_postgresql_in_avro_is_read_with_its_types_and_through_an_alter(namespace: Namespace, unwrapped: bool) -> None:
-    schema, prefix, name = namespace.postgres_schema(), namespace.topic_prefix(), namespace.connector()
-    slot, publication = namespace.slot(), namespace.publication()
-    dsn = str.__str__(settings.postgres_dsn("app"))
-    role = str(conninfo_to_dict(str.__str__(settings.postgres_dsn("cdc")))["user"])
-    with (
-        psycopg.connect(dsn, autocommit=True, options=f"-c search_path={schema} -c timezone=UTC") as connection,
-        ConnectClient() as client,
-    ):
-
-        def execute(text: str) -> None:
-            names = {"schema": sql.Identifier(schema), "role": sql.Identifier(role)}
-            connection.execute(sql.SQL(text).format(publication=sql.Identifier(publication), **names))
-
-        execute("CREATE SCHEMA {schema}")
-        execute(
-            "CREATE TABLE orders (id int PRIMARY KEY, total numeric(10,2), loose numeric, small smallint, day date,"
-            " at timestamp, zoned timestamptz, clock time, ratio float8, data bytea, note text, more jsonb, who uuid,"
-            " tags text[], totals numeric(4,1)[], nothing int, part real)"
-        )
-        execute("ALTER TABLE orders ALTER note SET STORAGE EXTERNAL")
-        execute("GRANT USAGE ON SCHEMA {schema} TO {role}")
-        execute("GRANT SELECT ON orders TO {role}")
-        execute("CREATE PUBLICATION {publication} FOR TABLE orders")
+    columns = (
+        "id int PRIMARY KEY, total numeric(10,2), loose numeric, small smallint, day date,"
+        " at timestamp, zoned timestamptz, clock time, ratio float8, data bytea, note text, more jsonb, who uuid,"
+        " tags text[], totals numeric(4,1)[], nothing int, part real"
+    )
+    with orders(namespace, columns) as table:
 
         def insert(number: int, note: str = "'é'") -> None:
-            execute(
+            table.execute(
                 f"INSERT INTO orders VALUES ({number}, -12.50, 1.23456789012345678901234567890, -3, '2026-01-02',"
                 " '2026-01-02 03:04:05.678901', '2026-01-02 03:04:05.678901+00', '23:59:59.999999', 2.5, '\\x00ff',"
                 f" {note}, '{{{{\"a\": [1, null]}}}}', '00000000-0000-0000-0000-000000000001', ARRAY['a', NULL],"
@@ -196,25 +178,19 @@ def test_postgresql_in_avro_is_read_with_its_types_and_through_an_alter(namespac
             )
 
         insert(1)
-        source = PostgreSQLSource(
-            prefix=prefix, schema=schema, tables=["orders"], slot=slot, publication=publication, decimals="precise",
-            transforms=[unwrap("schema")] if unwrapped else (), **AVRO,
-        )  # fmt: skip
-        client.apply(name, source.configuration())
-        client.wait_ready(name)
-        topic = f"{prefix}.{schema}.orders"
-        reader = Reader(namespace, topic)
+        table.capture(transforms=[unwrap("schema")] if unwrapped else (), **AVRO)
+        reader = Reader(namespace, table.topic)
         with reader.source:
             (first,) = reader.told(1)
-            assert (first.operation, first.schema, first.table_name) == (BEGIN, schema, "orders")
+            assert (first.operation, first.schema, first.table_name) == (BEGIN, table.schema, "orders")
             assert (first.primary_key, first.key) == (("id",), (1,))
             assert dict(first.new_data) == POSTGRES_ROW
 
             insert(2, "repeat('x', 9000)")
-            execute("UPDATE orders SET total = 0.01 WHERE id = 2")
-            execute("ALTER TABLE orders ADD COLUMN paid numeric(6,3)")
-            execute("UPDATE orders SET paid = 1.250 WHERE id = 1")
-            execute("DELETE FROM orders WHERE id = 2")
+            table.execute("UPDATE orders SET total = 0.01 WHERE id = 2")
+            table.execute("ALTER TABLE orders ADD COLUMN paid numeric(6,3)")
+            table.execute("UPDATE orders SET paid = 1.250 WHERE id = 1")
+            table.execute("DELETE FROM orders WHERE id = 2")
             made, update, altered, delete = reader.told(4)
             assert [each.operation for each in (made, update, altered, delete)] == [
                 Operation.INSERT, UPDATE, UPDATE, DELETE,
@@ -225,4 +201,4 @@ def test_postgresql_in_avro_is_read_with_its_types_and_through_an_alter(namespac
             assert dict(update.new_data) == {**second, "total": Decimal("0.01"), "note": UNCHANGED}
             assert dict(altered.new_data) == {**POSTGRES_ROW, "paid": Decimal("1.250")}
             assert (delete.old_data, delete.key) == ({"id": 2}, (2,))
-            assert versions(topic) == [1, 2]
+            assert versions(table.topic) == [1, 2]

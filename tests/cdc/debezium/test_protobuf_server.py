@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import psycopg
 import pymysql
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
@@ -20,8 +19,6 @@ from confluent_kafka.admin import NewTopic
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from streamlab import settings
 from streamlab.cdc import ChangeEvent, Operation
@@ -29,12 +26,13 @@ from streamlab.cdc.debezium import DebeziumSource
 from streamlab.cdc.debezium.proto_files import compiled
 from streamlab.cdc.debezium.registry import Registry
 from streamlab.connect import ConnectClient
-from streamlab.connect.connectors import Format, MySQLSource, PostgreSQLSource, Unwrap
+from streamlab.connect.connectors import Format, MySQLSource, Unwrap
 from streamlab.errors import CannotCapture
 from streamlab.stack.namespace import Namespace
 from streamlab.stack.objects import kafka_admin
 
 from .as_protobuf import Converter, Nulls
+from .orders import orders
 
 pytestmark = [pytest.mark.integration, pytest.mark.acceptance]
 
@@ -189,54 +187,31 @@ def test_mysql_in_protobuf_is_what_it_is_in_json(namespace: Namespace, unwrapped
 
 @pytest.mark.parametrize("by", ["text", "python"])
 def test_postgresql_in_protobuf_is_what_it_is_in_json(namespace: Namespace, by: str) -> None:
-    schema, prefix, name = namespace.postgres_schema(), namespace.topic_prefix(), namespace.connector()
-    slot, publication = namespace.slot(), namespace.publication()
-    dsn = str.__str__(settings.postgres_dsn("app"))
-    role = str(conninfo_to_dict(str.__str__(settings.postgres_dsn("cdc")))["user"])
-    with (
-        psycopg.connect(dsn, autocommit=True, options=f"-c search_path={schema}") as connection,
-        ConnectClient() as client,
-    ):
-
-        def execute(text: str) -> None:
-            names = {"schema": sql.Identifier(schema), "role": sql.Identifier(role)}
-            connection.execute(sql.SQL(text).format(publication=sql.Identifier(publication), **names))
-
-        execute("CREATE SCHEMA {schema}")
-        execute(
-            "CREATE TABLE orders (id int PRIMARY KEY, total numeric(10,2), loose numeric, small smallint, day date,"
-            " at timestamp, zoned timestamptz, clock time, flag boolean, part real, data bytea, note text, more jsonb,"
-            " who uuid, tags text[], numbers int[], spot point, nothing int)"
-        )
-        execute("ALTER TABLE orders ALTER note SET STORAGE EXTERNAL")
-        execute("GRANT USAGE ON SCHEMA {schema} TO {role}")
-        execute("GRANT SELECT ON orders TO {role}")
-        execute("CREATE PUBLICATION {publication} FOR TABLE orders")
+    columns = (
+        "id int PRIMARY KEY, total numeric(10,2), loose numeric, small smallint, day date,"
+        " at timestamp, zoned timestamptz, clock time, flag boolean, part real, data bytea, note text, more jsonb,"
+        " who uuid, tags text[], numbers int[], spot point, nothing int"
+    )
+    with orders(namespace, columns) as table:
         row = (
             "-12.50, 1.2345678901234567890123, -3, '2026-01-02', '2026-01-02 03:04:05.678901',"
             " '2026-01-02 03:04:05.678901+00', '23:59:59.999999', true, 0.1, '\\x00ff', repeat('x', 9000),"
             " '{{\"a\": 1}}', '00000000-0000-0000-0000-000000000001', ARRAY['a', ''], ARRAY[1, 0], '(1,2)', NULL"
         )
-        execute(f"INSERT INTO orders VALUES (1, {row})")
-        source = PostgreSQLSource(
-            prefix=prefix, schema=schema, tables=["orders"], slot=slot, publication=publication, decimals="precise",
-            times="isostring", **JSON,
-        )  # fmt: skip
-        client.apply(name, source.configuration())
-        client.wait_ready(name)
-        topic = f"{prefix}.{schema}.orders"
-        written(topic, 1)
-        execute(f"INSERT INTO orders VALUES (2, {row})")
-        execute("UPDATE orders SET total = 0.01 WHERE id = 2")
-        execute("ALTER TABLE orders ADD COLUMN paid numeric(6,3)")
-        execute("UPDATE orders SET paid = 1.250 WHERE id = 1")
-        execute("DELETE FROM orders WHERE id = 2")
+        table.execute(f"INSERT INTO orders VALUES (1, {row})")
+        source = table.capture(times="isostring", **JSON)
+        written(table.topic, 1)
+        table.execute(f"INSERT INTO orders VALUES (2, {row})")
+        table.execute("UPDATE orders SET total = 0.01 WHERE id = 2")
+        table.execute("ALTER TABLE orders ADD COLUMN paid numeric(6,3)")
+        table.execute("UPDATE orders SET paid = 1.250 WHERE id = 1")
+        table.execute("DELETE FROM orders WHERE id = 2")
         types = {
-            f"{schema}.orders": {
+            f"{table.schema}.orders": {
                 "day": "date", "at": "timestamp", "zoned": "timestamptz", "clock": "time", "more": "json", "who": "uuid"
             }
         }  # fmt: skip
-        compare(namespace, topic, source.configuration(), types, by)
+        compare(namespace, table.topic, source.configuration(), types, by)
 
 
 def test_what_a_schema_refers_to_is_asked_for_to_its_ends(namespace: Namespace) -> None:
