@@ -16,10 +16,10 @@ from typing import Any, Final
 from streamlab.cdc.event import ChangeEvent, Operation
 from streamlab.cdc.transaction import Transaction
 from streamlab.lab import table
-from streamlab.lab.drawing import FONT
-from streamlab.lab.layout import PAD, SMALL, STATUS, TITLE, fitted
+from streamlab.lab.drawing import document, picture
+from streamlab.lab.layout import PAD, SMALL, STATUS, fitted
 from streamlab.lab.live import Rendered
-from streamlab.lab.shapes import STYLE, Shape, number, shape
+from streamlab.lab.shapes import Shape, number, shape
 
 __all__ = ["Activity"]
 
@@ -154,22 +154,12 @@ class Activity:
         height = PAD + 32 + _ROW * max(1, len(shown)) + 40
         below = f"one scale for all: a full bar is {top:,.0f} changes/s" + (f"; {more} more tables" if more > 0 else "")
         children = [
-            Shape("title", text=heading),
-            Shape("desc", text=alternative),
-            Shape("style", text=STYLE),
-            shape("rect", "panel", x=0.5, y=0.5, width=_WIDTH - 1, height=height - 1, rx=12),
-            shape("text", "title", text=heading, x=PAD, y=PAD + 11, font_size=TITLE, font_weight=600),
             shape("text", "text", text=below, x=_WIDTH - PAD, y=PAD + 11, font_size=STATUS, text_anchor="end"),
         ]
         for place, name in enumerate(shown):
             children += self._bars(name, rates[name], top, PAD + 32 + _ROW * (place + 1))
         children += _scale(span, height - 22)
-        attributes = {
-            "xmlns": "http://www.w3.org/2000/svg", "class": "sl-diagram", "role": "img", "aria-label": alternative,
-            "viewBox": f"0 0 {number(_WIDTH)} {number(height)}", "width": number(_WIDTH), "height": number(height),
-            "font-family": FONT,
-        }  # fmt: skip
-        svg = Shape("svg", attributes, "", tuple(children)).markup()
+        svg = document(picture(_WIDTH, height, heading, alternative, children))
         return Rendered("\n".join([heading, *lines]), f'<div class="sl-picture">{svg}</div>', svg, alternative)
 
     def _bars(self, name: str, rates: list[float], top: float, base: float) -> Iterator[Shape]:

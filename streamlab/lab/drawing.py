@@ -8,7 +8,7 @@ readable wherever it lands.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from streamlab.lab.graph import Graph, Icon, Mark, Node
@@ -30,7 +30,7 @@ from streamlab.lab.layout import (
 from streamlab.lab.routes import Box, Route
 from streamlab.lab.shapes import STYLE, Shape, number, shape
 
-__all__ = ["scene", "svg"]
+__all__ = ["document", "picture", "scene", "svg"]
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 MONO = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
@@ -48,17 +48,40 @@ _ICONS = {
 }
 
 
+def picture(width: float, height: float, title: str, alternative: str, children: Iterable[Shape]) -> Shape:
+    """One ``svg`` element, in pixels: its words for those who do not see it, a panel, the title, and what is given."""
+    heading = {"x": PAD, "y": PAD + 11, "font_size": TITLE, "font_weight": 600}
+    parts = (
+        Shape("title", text=title or "Diagram"),
+        Shape("desc", text=alternative),
+        shape("rect", "panel", x=0.5, y=0.5, width=width - 1, height=height - 1, rx=12),
+        *([shape("text", "title", text=title, **heading)] if title else []),
+        *children,
+    )
+    attributes = {
+        "xmlns": "http://www.w3.org/2000/svg",
+        "class": "sl-diagram",
+        "role": "img",
+        "aria-label": alternative,
+        "viewBox": f"0 0 {number(width)} {number(height)}",
+        "width": number(width),
+        "height": number(height),
+        "font-family": FONT,
+    }
+    return Shape("svg", attributes, "", parts)
+
+
+def document(whole: Shape) -> str:
+    """A picture as a document of its own, with its style sheet; it may stand inline in HTML too."""
+    title, description, *rest = whole.children
+    return Shape("svg", whole.attributes, "", (title, description, Shape("style", text=STYLE), *rest)).markup()
+
+
 def scene(graph: Graph) -> Shape:
     """The whole picture as one ``svg`` element, in pixels."""
     grid = lay_out(graph)
     width, height = float(math.ceil(grid.width)), float(math.ceil(grid.height))
-    children: list[Shape] = [
-        Shape("title", text=graph.title or "Diagram"),
-        Shape("desc", text=graph.alternative()),
-        shape("rect", "panel", x=0.5, y=0.5, width=width - 1, height=height - 1, rx=12),
-    ]
-    if graph.title:
-        children.append(shape("text", "title", text=graph.title, x=PAD, y=PAD + 11, font_size=TITLE, font_weight=600))
+    children: list[Shape] = []
     if graph.summary:
         at: dict[str, Any] = {"x": width - PAD, "y": PAD + 11, "text_anchor": "end"}
         children.append(shape("text", "text", text=graph.summary, font_size=STATUS, **at))
@@ -68,24 +91,12 @@ def scene(graph: Graph) -> Shape:
         children.append(_card(node, grid.boxes[node.id]))
     # Labels last: no card and no line covers them.
     children += [label for route in grid.routes for label in _label(route)]
-    attributes = {
-        "xmlns": "http://www.w3.org/2000/svg",
-        "class": "sl-diagram",
-        "role": "img",
-        "aria-label": graph.alternative(),
-        "viewBox": f"0 0 {number(width)} {number(height)}",
-        "width": number(width),
-        "height": number(height),
-        "font-family": FONT,
-    }
-    return Shape("svg", attributes, "", tuple(children))
+    return picture(width, height, graph.title, graph.alternative(), children)
 
 
 def svg(graph: Graph) -> str:
-    """The picture as a document of its own, which may stand inline in HTML too."""
-    picture = scene(graph)
-    title, description, *rest = picture.children
-    return Shape("svg", picture.attributes, "", (title, description, Shape("style", text=STYLE), *rest)).markup()
+    """The picture as a document of its own."""
+    return document(scene(graph))
 
 
 # -- boxes --------------------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from typing import Any, Final, Self
 import streamlab
 from streamlab.errors import LessonError
 from streamlab.lab import table
-from streamlab.lab.drawing import FONT
-from streamlab.lab.layout import PAD, SMALL, STATUS, TITLE
+from streamlab.lab.drawing import document, picture
+from streamlab.lab.layout import PAD, SMALL, STATUS
 from streamlab.lab.live import Rendered
-from streamlab.lab.shapes import STYLE, Shape, number, shape
+from streamlab.lab.shapes import Shape, shape
 
 __all__ = ["FILE", "Way", "WhichCDC"]
 
@@ -151,11 +151,6 @@ class WhichCDC:
         alternative = f"{heading}. {self.origin}. {'; '.join(lines)}."
         height = PAD + 62 + _ROW * len(self.ways) + 22
         children = [
-            Shape("title", text=heading),
-            Shape("desc", text=alternative),
-            Shape("style", text=STYLE),
-            shape("rect", "panel", x=0.5, y=0.5, width=_WIDTH - 1, height=height - 1, rx=12),
-            shape("text", "title", text=heading, x=PAD, y=PAD + 11, font_size=TITLE, font_weight=600),
             shape("text", "text", text=f"{self.origin}.", x=PAD, y=height - 15, font_size=STATUS),
         ]
         top = PAD + 62
@@ -166,12 +161,7 @@ class WhichCDC:
         for place, (name, said, text) in enumerate(_PANELS):
             figures = [getattr(each, name) for each in self.ways]
             children += _panel(figures, said, text, _NAMES + width * place, width, top)
-        attributes = {
-            "xmlns": "http://www.w3.org/2000/svg", "class": "sl-diagram", "role": "img", "aria-label": alternative,
-            "viewBox": f"0 0 {number(_WIDTH)} {number(height)}", "width": number(_WIDTH), "height": number(height),
-            "font-family": FONT,
-        }  # fmt: skip
-        svg = Shape("svg", attributes, "", tuple(children)).markup()
+        svg = document(picture(_WIDTH, height, heading, alternative, children))
         return Rendered(
             "\n".join([heading, self.origin, *lines]), f'<div class="sl-picture">{svg}</div>', svg, alternative
         )

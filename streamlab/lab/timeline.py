@@ -13,10 +13,10 @@ from itertools import pairwise
 from typing import Any, Final
 
 from streamlab.cdc.position import LSN
-from streamlab.lab.drawing import FONT, MONO
-from streamlab.lab.layout import PAD, SMALL, STATUS, TITLE, text_width
+from streamlab.lab.drawing import MONO, document, picture
+from streamlab.lab.layout import PAD, SMALL, STATUS, text_width
 from streamlab.lab.live import Rendered
-from streamlab.lab.shapes import STYLE, Shape, number, shape
+from streamlab.lab.shapes import Shape, number, shape
 
 __all__ = ["Point", "Timeline", "size_text"]
 
@@ -134,9 +134,7 @@ class Timeline:
 
     def to_svg(self) -> str:
         """The picture as a static SVG with title and description, for light and dark pages."""
-        picture = self._scene()
-        title, description, *rest = picture.children
-        return Shape("svg", picture.attributes, "", (title, description, Shape("style", text=STYLE), *rest)).markup()
+        return document(self._scene())
 
     def scene(self) -> list[Any]:
         """The picture as plain data, for the live widget."""
@@ -144,8 +142,8 @@ class Timeline:
 
     def rendered(self) -> Rendered:
         """The picture for a cell's output."""
-        picture = self.to_svg()
-        return Rendered(self.to_text(), f'<div class="sl-picture">{picture}</div>', picture, self.alternative())
+        svg = self.to_svg()
+        return Rendered(self.to_text(), f'<div class="sl-picture">{svg}</div>', svg, self.alternative())
 
     def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         rendered = self.rendered()
@@ -155,10 +153,6 @@ class Timeline:
         axis = PAD + 64 + _ABOVE * _NAME
         height = axis + 38 + _BELOW * _NAME + 30
         children = [
-            Shape("title", text=self.title),
-            Shape("desc", text=self.alternative()),
-            shape("rect", "panel", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=12),
-            shape("text", "title", text=self.title, x=PAD, y=PAD + 11, font_size=TITLE, font_weight=600),
             shape("text", "text", text=self.summary, x=PAD, y=PAD + 30, font_size=STATUS),
             *_axis(self.ticks(), axis, self.again),
             shape(
@@ -171,17 +165,7 @@ class Timeline:
                 font_size=SMALL,
             ),
         ]
-        attributes = {
-            "xmlns": "http://www.w3.org/2000/svg",
-            "class": "sl-diagram",
-            "role": "img",
-            "aria-label": self.alternative(),
-            "viewBox": f"0 0 {number(WIDTH)} {number(height)}",
-            "width": number(WIDTH),
-            "height": number(height),
-            "font-family": FONT,
-        }
-        return Shape("svg", attributes, "", tuple(children))
+        return picture(WIDTH, height, self.title, self.alternative(), children)
 
 
 def places(gaps: Sequence[int]) -> list[float]:
