@@ -6,6 +6,7 @@ where the frame's type cannot hold a value. Types without such an expression are
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -44,12 +45,60 @@ class Column:
         The same for all of its texts, where `made` reads those alone that are written in the usual way, and faster.
     scalar : bool
         Whether its JSON is a text, a number, true, false or null.
+    digits : callable, optional
+        The text of a number, where JSON may have one of these in its place.
     """
 
     wire: Any
     made: Expression
     again: Expression | None = None
     scalar: bool = True
+    digits: Callable[[Any], str] | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether the frame has what JSON has."""
+        return self.made is _same
+
+    def plain(self, value: Any) -> Any:
+        """One value that was parsed exactly, as `wire` has it.
+
+        Raises
+        ------
+        ValueError
+            It is of another type.
+        """
+        if value is None or (type(value) is str and self.wire == pl.String):
+            return value
+        if self.wire == pl.String and self.digits is not None and type(value) in _NUMBERS:
+            return self.digits(value)
+        if self.wire == pl.String and (not self.scalar or self.same):
+            return _json(value)
+        return _plain(value, self.wire)
+
+
+_NUMBERS: Final = frozenset({int, float, Decimal})
+_INEXACT: Final = frozenset({"NaN", "Infinity", "-Infinity"})
+"""Fractions that JSON has as text."""
+
+
+def _json(value: Any) -> str:
+    return str(value) if type(value) is Decimal else orjson.dumps(value, default=float).decode()
+
+
+def _plain(value: Any, wire: Any) -> Any:
+    if isinstance(wire, pl.List) and type(value) is list:
+        return [None if each is None else _plain(each, wire.inner) for each in value]
+    kind = type(value)
+    if wire.is_float() and (kind in _NUMBERS or (kind is str and value in _INEXACT)):
+        return float(value)
+    if wire.is_integer() and kind is int:
+        low, high = pl.select(low=wire.min(), high=wire.max()).row(0)
+        if low <= value <= high:
+            return value
+    elif (wire == pl.String and kind is str) or (wire == pl.Boolean and kind is bool):
+        return value
+    raise ValueError(f"JSON has a {kind.__name__} for {wire}")
 
 
 def _same(values: pl.Expr) -> pl.Expr:
@@ -114,7 +163,20 @@ def _decimal(precision: int, scale: int) -> Column | None:
         number = number.cast(pl.Decimal(_MAX_DIGITS, 0))
         return (number * pl.lit(Decimal(1).scaleb(-scale))).cast(pl.Decimal(precision, scale), strict=False)
 
-    return Column(pl.String, made)
+    def digits(value: Any) -> str:
+        # With ``decimal.format=NUMERIC``.
+        sign, figures, exponent = Decimal(value).as_tuple()
+        if not isinstance(exponent, int):
+            raise ValueError("a decimal has digits")  # noqa: TRY004 - it is NaN
+        power, rest = exponent + scale, 0
+        number = int("".join(map(str, figures)))
+        number, rest = (number * 10**power, 0) if power >= 0 else divmod(number, 10**-power)
+        if rest:
+            raise ValueError(f"a decimal has {scale} digits behind the point")
+        number = -number if sign else number
+        return b64encode(number.to_bytes((number.bit_length() + 8) // 8, "big", signed=True)).decode()
+
+    return Column(pl.String, made, digits=digits)
 
 
 _PLAIN: Final[Mapping[Any, Any]] = {

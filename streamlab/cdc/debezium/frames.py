@@ -9,7 +9,7 @@ Needs the extra ``frames``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -20,7 +20,7 @@ import polars as pl
 from streamlab.cdc.debezium.decoder import Decoder
 from streamlab.cdc.debezium.position import KafkaPosition
 from streamlab.cdc.debezium.records import Records
-from streamlab.cdc.debezium.rows import MALFORMED
+from streamlab.cdc.debezium.rows import MALFORMED, exactly
 from streamlab.cdc.debezium.schema import Head, Heads, split
 from streamlab.cdc.debezium.table import NAMES, OPERATION, UNFIT, Table, shown
 from streamlab.cdc.event import UNCHANGED, ChangeEvent, Operation
@@ -47,7 +47,7 @@ class FrameMaker:
     def __init__(self, decoder: Decoder, *, whole_before: bool) -> None:
         self._decoder, self._whole_before = decoder, whole_before
         self._heads: dict[str, Heads[Table | None]] = {}
-        self._bare: dict[tuple[str, str, tuple[str, ...]], Table] = {}
+        self._bare: dict[tuple[str, str, frozenset[str]], Table] = {}
 
     def frames(self, topic: str, records: Records) -> Iterator[Frame]:
         """Frames of the records of one topic.
@@ -117,17 +117,25 @@ class FrameMaker:
             else:
                 yield from found
                 return
-        yield from self._singly(topic, records, keys)
+        yield from self._singly(topic, records, keys, head)
 
     def _untyped(self, values: pl.Series) -> Table | None:
         """How JSON without schemas becomes frames, where the types of all columns were said, and the columns agree."""
         try:
             first, last = orjson.loads(values[0]), orjson.loads(values[values.len() - 1])
-            source, columns = first["source"], tuple(first["after"] or first["before"])
-            if columns != tuple(last["after"] or last["before"]):
+            if (first["after"] or first["before"]).keys() != (last["after"] or last["before"]).keys():
                 return None  # the table was altered in between
+        except MALFORMED:
+            return None
+        return self._said(first)
+
+    def _said(self, payload: Mapping[str, Any]) -> Table | None:
+        """The table of a record without a schema, where the types of all its columns were said."""
+        try:
+            source, columns = payload["source"], payload["after"] or payload["before"]
             schema, table = source.get("schema") or source["db"], source["table"]
-            if (known := self._bare.get((schema, table, columns))) is not None:
+            place = (schema, table, frozenset(columns))
+            if (known := self._bare.get(place)) is not None:
                 return known
             fields = self._decoder.untyped.fields(schema, table, columns)
             if fields is None:
@@ -141,20 +149,37 @@ class FrameMaker:
             )  # fmt: skip
         except MALFORMED:
             return None
-        self._bare[schema, table, columns] = made
+        self._bare[place] = made
         return made
 
-    def _singly(self, topic: str, records: pl.DataFrame, keys: Sequence[bytes | None]) -> Iterator[Frame]:
-        """The same by way of events."""
-        tables: dict[tuple[str, str], list[ChangeEvent]] = {}
+    def _singly(
+        self, topic: str, records: pl.DataFrame, keys: Sequence[bytes | None], head: Head[Table | None] | None
+    ) -> Iterator[Frame]:
+        """The same by way of events, with the same types wherever these are known."""
+        made: dict[tuple[str, str, Table | None], list[tuple[ChangeEvent, Any]]] = {}
+        last: dict[tuple[str, str], Table | None] = {}
         for (value, offset, number), key in zip(
             records.select("value", "position", "partition").iter_rows(), keys, strict=True
         ):
             event = self._decoder.decode(topic, KafkaPosition.at(topic, number, offset), key, value)
-            if isinstance(event, ChangeEvent):
-                tables.setdefault((event.schema, event.table_name), []).append(event)
-        for (schema, name), events in tables.items():
-            yield Frame(schema, name, _of_events(events), events[0].primary_key)
+            if not isinstance(event, ChangeEvent):
+                continue
+            payload, table, place = None, None, (event.schema, event.table_name)
+            if head is not None:
+                table = head.made
+                payload = exactly(value[head.size : -1]) if table is not None else None
+            elif value.startswith(b"{") and b'"source":' in value:
+                payload = exactly(value)
+                # Where a table is emptied, no columns are told.
+                table = self._said(payload) if event.new_data or event.old_data else last.get(place)
+            last[place] = table
+            made.setdefault((*place, table), []).append((event, payload))
+        for (schema, name, table), found in made.items():
+            if table is not None:
+                yield table.read_singly(found)
+            else:
+                events = [event for event, _ in found]
+                yield Frame(schema, name, _of_events(events), events[0].primary_key)
 
 
 def _of_events(events: Sequence[ChangeEvent]) -> pl.DataFrame:

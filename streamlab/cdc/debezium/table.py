@@ -9,9 +9,11 @@ Needs the extra ``frames``.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import orjson
 import polars as pl
 
 from streamlab.cdc.debezium.columns import Column, column_of
@@ -20,7 +22,7 @@ from streamlab.cdc.debezium.envelope import database_of
 from streamlab.cdc.debezium.rows import MALFORMED
 from streamlab.cdc.debezium.schema import Field
 from streamlab.cdc.debezium.values import UNAVAILABLE
-from streamlab.cdc.event import Operation
+from streamlab.cdc.event import ChangeEvent, Operation
 from streamlab.cdc.frames.batch import Frame
 
 __all__ = ["NAMES", "OPERATION", "UNFIT", "Table", "shown"]
@@ -75,6 +77,14 @@ class Table:
         row = pl.Struct(self._wires)
         said = pl.Struct({self._time: pl.Int64, self._where: pl.String, "table": pl.String})
         self._schema: dict[str, Any] = {"before": row, "after": row, "op": pl.String, "source": said}
+        # A number in the place of a text that means more would be taken for another value, or for a text that was said.
+        texts = [
+            re.escape(orjson.dumps(each["field"]).decode())
+            for each in fields["after"]["fields"]
+            if (column := self._columns[each["field"]]).wire == pl.String and column.scalar
+            and (only is not None or not column.same) and each.get("type") != "any"
+        ]  # fmt: skip
+        self._not_text = f'(?:{"|".join(texts)}):[^"n]' if texts else None
         self._cuttable = all(column.scalar for column in self._columns.values())
         self._form: Form | None = None
         # Said once: for few records that takes longer than all that is done with them.
@@ -115,6 +125,60 @@ class Table:
                 part = raw.filter((pl.col("schema") == schema) & (pl.col("table") == table))
             yield Frame(schema, table, self._frame(part, key), key)
 
+    def read_singly(self, records: Sequence[tuple[ChangeEvent, Mapping[str, Any]]]) -> Frame:
+        """The same frame of records of one table that were parsed one by one, since something in them is not usual.
+
+        Parameters
+        ----------
+        records : sequence of tuple
+            The event of each, and its payload, parsed exactly.
+        """
+        events = [event for event, _ in records]
+        notes: dict[int, list[dict[str, str]]] = {}
+        now, old = [], []
+        for index, (_, payload) in enumerate(records):
+            before = self._plain(payload["before"], notes, index if payload["op"] == "d" else None)
+            after = self._plain(payload["after"], notes, index)
+            now.append(before if payload["op"] == "d" else after)
+            old.append(before if payload["op"] == "u" else None)
+        row = pl.Struct(self._wires)
+        raw = pl.DataFrame(
+            {
+                "op": pl.Series([payload["op"] for _, payload in records], dtype=pl.String),
+                "time": pl.Series([None] * len(records), dtype=pl.Int64),
+                "now": pl.Series(now, dtype=row), "old": pl.Series(old, dtype=row),
+                "position": pl.Series([int(each.position) for each in events], dtype=pl.UInt64),  # type: ignore[call-overload]
+                "partition": pl.Series([each.position.partition for each in events], dtype=pl.Int32),  # type: ignore[attr-defined]
+            }
+        )  # fmt: skip
+        key = events[0].primary_key
+        made = self._frame(raw, key).with_columns(
+            pl.Series("ts", [each.commit_timestamp for each in events], dtype=pl.Datetime("us", "UTC")),
+        )
+        if notes:
+            unfit = [
+                (known or []) + notes.get(index, []) or None for index, known in enumerate(made["unfit"].to_list())
+            ]
+            made = made.with_columns(pl.Series("unfit", unfit, dtype=UNFIT))
+        return Frame(events[0].schema, events[0].table_name, made, key)
+
+    def _plain(
+        self, row: Mapping[str, Any] | None, notes: dict[int, list[dict[str, str]]], index: int | None
+    ) -> dict[str, Any] | None:
+        """A row as JSON is read here; what does not fit is noted, if it is the row of a frame."""
+        if row is None:
+            return None
+        made = {}
+        for name, column in self._columns.items():
+            value = row.get(name)
+            try:
+                made[name] = column.plain(value)
+            except ValueError:
+                made[name] = None
+                if index is not None:
+                    notes.setdefault(index, []).append({"column": self._names[name], "text": str(value)})
+        return made
+
     # -- from text to columns as JSON has them ----------------------------------------------------
 
     def _raw(self, text: pl.Series) -> tuple[pl.DataFrame, list[Any]]:
@@ -150,6 +214,8 @@ class Table:
         return form if self._only in {None, form.table} else None
 
     def _parsed(self, text: pl.Series) -> pl.DataFrame:
+        if self._not_text is not None and text.str.contains(self._not_text).any():
+            raise ValueError("there is something else in place of a text")
         raw = pl.read_ndjson(io.BytesIO(text.str.join("\n")[0].encode()), schema=self._schema)
         if raw.height != text.len():
             raise ValueError("a record has more than one line")

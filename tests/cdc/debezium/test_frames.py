@@ -12,12 +12,14 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from streamlab.cdc import UNCHANGED, ChangeEvent, Operation
 from streamlab.cdc.debezium import DebeziumSource, KafkaPosition, gathered
 from streamlab.cdc.debezium.decoder import Decoder
 from streamlab.cdc.debezium.frames import FrameMaker
 from streamlab.cdc.debezium.records import Records
+from streamlab.cdc.debezium.table import Table as Shape
 from streamlab.cdc.debezium.values import UNAVAILABLE
 from streamlab.errors import ProtocolError, SettingsError
 
@@ -180,6 +182,157 @@ def test_two_schemas_in_one_batch_are_two_frames_and_a_bad_record_names_its_plac
         made(with_schema(envelope(1)), with_schema(envelope(2)).replace(b'"op":"c"', b'"op":"?"'))
     with pytest.raises(ProtocolError, match="t/0:1"):
         made(with_schema(envelope(1)), json.dumps({"no": "record"}).encode())
+
+
+# -- one by one, and together ---------------------------------------------------------------------------------------
+
+
+def one_by_one(*values: bytes, **options: Any) -> list[pl.DataFrame]:
+    """Frames of records of which none is read together with others."""
+
+    def refuse(self: Shape, records: pl.DataFrame, key: tuple[str, ...]) -> Any:
+        raise ValueError("not now")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shape, "read", refuse)
+        return made(*values, **options)
+
+
+OTHERS: list[dict[str, Any]] = [
+    {"type": "string", "name": "io.debezium.data.Json", "field": "json"},
+    {"type": "string", "name": "io.debezium.data.Uuid", "field": "uuid"},
+    {"type": "string", "name": T + "IsoTime", "field": "iso"},
+    {"type": "bytes", "name": "io.debezium.data.Bits", "parameters": {"length": "9"}, "field": "bits"},
+    {"type": "struct", "name": "io.debezium.data.VariableScaleDecimal", "field": "variable",
+     "fields": [{"type": "int32", "field": "scale"}, {"type": "bytes", "field": "value"}]},
+    {"type": "float", "field": "f"}, {"type": "int16", "field": "small"},
+    {"type": "array", "items": {"type": "string"}, "field": "texts"},
+]  # fmt: skip
+OTHER_ROWS = st.fixed_dictionaries(
+    {
+        "json": st.none() | st.dictionaries(st.text(), st.integers() | st.text()).map(json.dumps),
+        "uuid": st.none() | st.uuids().map(str),
+        "iso": st.none() | st.just("10:00:00.5Z"),
+        "bits": st.none() | st.binary(min_size=2, max_size=2).map(lambda data: b64encode(data).decode()),
+        "variable": st.none()
+        | st.builds(lambda n, scale: {"scale": scale, "value": base64(n)}, BIG, st.integers(0, 9)),
+        "f": st.none() | st.floats(allow_nan=False, allow_infinity=False, width=32),
+        "small": st.none() | st.integers(-(2**15), 2**15 - 1),
+        "texts": st.none() | st.lists(st.none() | st.text()),
+    }
+)
+ALL_ROWS = st.builds(lambda one, other: one | other, ROWS, OTHER_ROWS)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("crud"), ALL_ROWS, ALL_ROWS), min_size=1, max_size=4),
+    st.sampled_from(["mysql", "postgresql"]), st.booleans(),
+)  # fmt: skip
+def test_what_is_read_one_by_one_is_what_is_read_together(changes: list[Any], database: str, whole: bool) -> None:
+    values = []
+    source = {"connector": "postgresql", "ts_us": 1, "ts_ms": 0, "db": "d", "schema": "s", "table": "t", "txId": 7}
+    for letter, before, after in changes:
+        rows = {"before": None if letter in "cr" else before, "after": None if letter == "d" else after}
+        payload = envelope(1, op=letter, **rows, **({"source": source} if database == "postgresql" else {}))
+        values.append(dumps({"schema": schema_of([*COLUMNS, *OTHERS], database), "payload": payload}))
+    (together,) = made(*values, whole=whole)
+    (singly,) = one_by_one(*values, whole=whole)
+    assert_frame_equal(singly, together)
+
+
+def test_types_do_not_depend_on_what_else_is_in_a_batch() -> None:
+    said = {"id": "int", "total": "decimal", "at": "timestamptz", "part": "float", "more": "json", "key": "uuid"}
+    row = {
+        "id": 1, "total": "1.50", "at": "2026-01-01T00:00:00.123456Z", "part": 0.5, "more": '{"a": 1}',
+        "key": "00000000-0000-0000-0000-000000000001",
+    }  # fmt: skip
+    usual = dumps(envelope(1, after=row))
+    others = [
+        dumps(envelope(1, **each))
+        for each in (
+            {"after": {**row, "part": "NaN"}}, {"after": dict.fromkeys(row) | {"id": 1, "part": "Infinity"}},
+            {"after": {**row, "part": "-Infinity"}, "before": row, "op": "u"},
+        )
+    ]  # fmt: skip
+    (frame,) = made(usual, types={"orders": said})
+    schema = dict(frame.schema)
+    assert schema["total"] == pl.String and schema["more"] == pl.String
+    for other in others:
+        for values in ([other], [usual, other], [other, usual, other]):
+            (odd,) = made(*values, types={"orders": said})
+            assert dict(odd.schema) == schema
+            assert pl.concat([frame, odd]).height == 1 + len(values)
+    (both,) = made(usual, others[0], types={"orders": said})
+    assert both["more"].to_list() == ['{"a": 1}'] * 2 and both["total"].to_list() == ["1.50"] * 2
+    # In another order, and emptied in between.
+    turned = dumps(envelope(2, after=dict(reversed(row.items()))))
+    gone = dumps(envelope(3, op="t", before=None, after=None))
+    (all_,) = made(usual, turned, others[0], gone, usual, types={"orders": said})
+    assert dict(all_.schema) == schema and all_["position"].to_list() == [0, 1, 2, 3, 4]
+    assert all_["operation"].to_list()[3] == "TRUNCATE" and all_["id"].to_list() == [1, 1, 1, None, 1]
+
+
+def test_a_decimal_that_is_a_number_is_exact_and_not_read_as_base64() -> None:
+    # ``decimal.format=NUMERIC``; four digits are base64 as well.
+    rows = [{"id": 1, "total": each, "note": ""} for each in (1234, -1234, 12.5, 0, 10**30, 1.005)]
+    values = [dumps({"schema": schema_of(), "payload": envelope(1, after=row)}) for row in rows]
+    (frame,) = made(*values)
+    assert frame.schema["total"] == pl.Decimal(38, 2)
+    assert frame["total"].to_list() == [
+        Decimal(1234),
+        Decimal(-1234),
+        Decimal("12.5"),
+        Decimal(0),
+        Decimal(10**30),
+        None,
+    ]
+    assert frame["unfit"].to_list() == [None] * 5 + [[{"column": "total", "text": "1.005"}]]
+
+
+WRONG: list[dict[str, Any]] = [
+    {"total": 1.5}, {"total": 15}, {"total": 1234}, {"total": True}, {"note": 5}, {"note": True},
+    {"note": {"a": 1}}, {"id": "5"}, {"id": 1.5}, {"id": True}, {"id": []}, {"id": 2**70}, {"part": "0.5"},
+    {"part": True}, {"part": "NaN"}, {"part": 1}, {"paid": 1}, {"paid": "true"}, {"at": 5},
+    {"more": 5}, {"more": {"a": 1}}, {"key": 7}, {"many": 5}, {"many": ["5"]}, {"many": [1.5]}, {"many": [1, None]},
+    {"cents": 1234}, {"cents": 12.34}, {"cents": "!"}, {"any": 5}, {"any": "n"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+@pytest.mark.parametrize("more", [0, 9])
+def test_values_of_another_type_than_was_said_are_refused_as_events_are(wrong: dict[str, Any], more: int) -> None:
+    said = {
+        "id": "int", "total": "decimal", "note": "text", "part": "float", "paid": "bool", "at": "timestamptz",
+        "more": "json", "key": "uuid", "many": "int[]", "any": "any",
+        "cents": "org.apache.kafka.connect.data.Decimal(2)",
+    }  # fmt: skip
+    row = {
+        "id": 1, "total": "1.50", "note": "n", "part": 0.5, "paid": True, "at": "2026-01-01T00:00:00.123456Z",
+        "more": "{}", "key": "00000000-0000-0000-0000-000000000001", "many": [1], "cents": base64(5), "any": "a",
+    }  # fmt: skip
+    if "many" not in wrong:
+        del row["many"]  # and the others are cut
+    values = [dumps(envelope(1, after=row))] * more + [dumps(envelope(1, after=row | wrong))]
+    decoder = Decoder(types={"orders": said})
+    error = ""
+    try:
+        event = decoder.decode("t", KafkaPosition.at("t", 0, more), b'{"id":1}', values[-1])
+        assert isinstance(event, ChangeEvent)
+    except ProtocolError as refused:
+        error = str(refused)
+    if error:
+        with pytest.raises(ProtocolError) as caught:
+            made(*values, key=b'{"id":1}', types={"orders": said})
+        assert str(caught.value) == error
+        return
+    (frame,) = made(*values, key=b'{"id":1}', types={"orders": said})
+    (usual,) = made(values[0] if more else dumps(envelope(1, after=row)), key=b'{"id":1}', types={"orders": said})
+    assert frame.schema == usual.schema
+    (name,) = wrong
+    found = frame[name].to_list()[-1]
+    wanted = event.new_data[name]
+    fit = frame["unfit"].to_list()[-1] is None
+    assert found == wanted or str(found) == str(wanted) or not fit
 
 
 @pytest.mark.integration
