@@ -11,15 +11,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from streamlab.cdc import arguments
 from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.handling import EventHandler, Handlers, Stopped, TransactionHandler
 from streamlab.cdc.position import Position
-from streamlab.cdc.source import Batch, enough
+from streamlab.cdc.source import Batch, LateBatch, Run, enough
 from streamlab.cdc.transaction import Transaction
 from streamlab.errors import ChangeStreamError
 
@@ -28,8 +27,6 @@ __all__ = ["Followed"]
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
-
-_CHANGES: Final = attrgetter("changes")
 
 
 class Followed(ABC):
@@ -84,7 +81,7 @@ class Followed(ABC):
         """Whether what ends at this position is the last that ends at or before `upto`. Not where more ends there."""
         return upto is not None and bool(upto <= position)
 
-    def _ready(self, rows: int) -> Sequence[Transaction]:
+    def _ready(self, rows: int) -> Sequence[Transaction | Run]:
         """What is there already, of about so many changes, where a reader can hand it out faster than one by one."""
         return ()
 
@@ -201,20 +198,22 @@ class Followed(ABC):
             first = self._get(iteration, timeout, upto)
             if first is None:
                 return None
-            found, rows, deadline = [first], len(first), time.monotonic() + max_wait
+            found: list[Any] = [first]
+            rows, deadline, late = len(first), time.monotonic() + max_wait, False
             while rows < max_rows and (left := deadline - time.monotonic()) > 0:
                 if self._ends(upto, found[-1].end_position):
                     break
                 if upto is None and (more := self._ready(max_rows - rows)):
                     found.extend(more)
-                    rows += sum(map(len, map(_CHANGES, more)))
+                    rows += sum(map(len, more))
+                    late = True
                     continue
                 following = self._get(iteration, left, upto)
                 if following is None:
                     break
                 found.append(following)
                 rows += len(following)
-            return Batch(tuple(found))
+            return LateBatch(found) if late else Batch(tuple(found))
 
         return self._each(iteration, together, ends, idle)
 

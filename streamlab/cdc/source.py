@@ -8,7 +8,7 @@ The contract is tested on every source by one suite (tests/contracts/change_sour
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -21,7 +21,7 @@ from streamlab.cdc.position import Position
 from streamlab.cdc.transaction import Transaction
 from streamlab.errors import SettingsError
 
-__all__ = ["Batch", "ChangeSource", "Lag", "enough"]
+__all__ = ["Batch", "ChangeSource", "Lag", "LateBatch", "Run", "enough"]
 
 _CHANGES: Final = attrgetter("changes")
 
@@ -42,9 +42,9 @@ class Lag:
     seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Whole transactions, as many as fit: never a part of one.
+    """Whole transactions, as many as fit: never a part of one. Two are equal if their transactions are.
 
     Attributes
     ----------
@@ -65,6 +65,74 @@ class Batch:
 
     def __len__(self) -> int:
         return sum(map(len, map(_CHANGES, self.transactions)))
+
+    def __eq__(self, other: object) -> bool:
+        return self.transactions == other.transactions if isinstance(other, Batch) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.transactions)
+
+
+class Run(Protocol):
+    """Transactions that follow one another, by their changes."""
+
+    @property
+    def end_position(self) -> Position:
+        """Where the last of them ends."""
+        ...
+
+    def transactions(self) -> Iterable[Transaction]:
+        """The transactions, made now."""
+        ...
+
+    def __iter__(self) -> Iterator[ChangeEvent]: ...
+
+    def __len__(self) -> int: ...
+
+
+class LateBatch(Batch):
+    """A batch whose transactions are made when somebody asks for them: most ask for the changes alone.
+
+    Parameters
+    ----------
+    parts : sequence of Transaction or Run
+        At least one, in commit order.
+    """
+
+    __slots__ = ("_made", "_parts")
+    _made: tuple[Transaction, ...] | None
+    _parts: Sequence[Transaction | Run]
+
+    def __init__(self, parts: Sequence[Transaction | Run]) -> None:
+        object.__setattr__(self, "_parts", parts)
+        object.__setattr__(self, "_made", None)
+
+    @property
+    def transactions(self) -> tuple[Transaction, ...]:
+        """At least one, in commit order; the same ones each time."""
+        made = self._made
+        if made is None:
+            made = tuple(
+                chain.from_iterable(
+                    (each,) if isinstance(each, Transaction) else each.transactions() for each in self._parts
+                )
+            )
+            object.__setattr__(self, "_made", made)
+        return made
+
+    @property
+    def end_position(self) -> Position:
+        """What an acknowledgement of the batch says."""
+        return self._parts[-1].end_position
+
+    def __iter__(self) -> Iterator[ChangeEvent]:
+        return chain.from_iterable(self._parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Batch, (self.transactions,)
 
 
 class ChangeSource(Protocol):

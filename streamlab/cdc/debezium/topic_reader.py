@@ -15,7 +15,7 @@ from streamlab.cdc.debezium.group import Group
 from streamlab.cdc.debezium.position import KafkaPosition, Partition
 from streamlab.cdc.debezium.received import stretches
 from streamlab.cdc.debezium.registry import Registry, Schemas
-from streamlab.cdc.debezium.transactions import Assembler
+from streamlab.cdc.debezium.transactions import Assembler, Singles
 from streamlab.cdc.debezium.waiting import Waiting
 from streamlab.cdc.followed import Followed
 from streamlab.cdc.garbage import as_usual, uncollected
@@ -118,7 +118,7 @@ class TopicReader(Followed):
                 return None
         return None
 
-    def _ready(self, rows: int) -> list[Transaction]:
+    def _ready(self, rows: int) -> list[Transaction | Singles]:
         if self._group.paused or self._stopping.is_set():
             return []
         return self._waiting.some(rows)

@@ -26,7 +26,7 @@ from streamlab.cdc.debezium.position import KafkaPosition, Partition
 from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.transaction import Transaction
 
-__all__ = ["Assembler", "Item", "Passed", "single", "singles"]
+__all__ = ["Assembler", "Item", "Passed", "Singles", "single", "singles"]
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,64 @@ def singles(events: Sequence[ChangeEvent], topic: str, partition: int, offsets: 
     for setter, each in zip(_SET, values, strict=True):
         deque(map(setter, made, each), maxlen=0)
     return made
+
+
+class Singles:
+    """Changes of one partition that stand for themselves. Used by one thread.
+
+    Their transactions are made when they are asked for: whoever reads batches nearly always wants the changes alone.
+
+    Parameters
+    ----------
+    events : sequence of ChangeEvent
+        At least one.
+    place : Partition
+        Where they lie.
+    offsets : sequence of int
+        Of each.
+    """
+
+    __slots__ = ("_asked", "_events", "_made", "_offsets", "_taken", "place")
+
+    def __init__(self, events: Sequence[ChangeEvent], place: Partition, offsets: Sequence[int]) -> None:
+        self._events, self.place, self._offsets = events, place, offsets
+        self._made: list[Transaction] | None = None
+        self._taken, self._asked = 0, False
+
+    @property
+    def end_position(self) -> KafkaPosition:
+        """Behind the last of them."""
+        return KafkaPosition.at(*self.place, self._offsets[-1] + 1)
+
+    def transactions(self) -> Sequence[Transaction]:
+        """A transaction of each that was not taken."""
+        left = self._made or singles(self._events, *self.place, self._offsets)
+        return left[self._taken :] if self._taken else left
+
+    def __iter__(self) -> Iterator[ChangeEvent]:
+        return iter(self._events[self._taken :] if self._taken else self._events)
+
+    def __len__(self) -> int:
+        return len(self._events) - self._taken
+
+    def first(self) -> Transaction:
+        """The first that was not taken."""
+        at = self._taken
+        if self._made is None and self._asked:
+            # One is asked for after the other: then all of them together are quicker.
+            self._made = singles(self._events, *self.place, self._offsets)
+        self._asked = True
+        return self._made[at] if self._made else single(self._events[at], *self.place, self._offsets[at])
+
+    def some(self, count: int) -> Singles:
+        """So many of the first that were not taken, or all."""
+        self._asked = False
+        begin, end = self._taken, self._taken + count
+        return Singles(self._events[begin:end], self.place, self._offsets[begin:end])
+
+    def drop(self, count: int) -> None:
+        """So many were taken."""
+        self._taken += count
 
 
 class _Open:

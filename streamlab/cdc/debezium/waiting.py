@@ -25,7 +25,7 @@ from streamlab.cdc.debezium.group import Group
 from streamlab.cdc.debezium.position import KafkaPosition, Partition
 from streamlab.cdc.debezium.received import Stretch, stretches
 from streamlab.cdc.debezium.rows import MALFORMED
-from streamlab.cdc.debezium.transactions import Assembler, Passed, singles
+from streamlab.cdc.debezium.transactions import Assembler, Passed, Singles
 from streamlab.cdc.event import ChangeEvent
 from streamlab.cdc.transaction import Transaction
 from streamlab.errors import ChangeStreamError
@@ -38,11 +38,7 @@ _MOST: Final = 20_000
 """Records of one partition that wait for their transaction, from which on no more of it are fetched."""
 
 
-class _Singles(deque[Transaction]):
-    """Changes of one partition that stand for themselves."""
-
-
-Item = Transaction | _Singles | Passed | ChangeStreamError
+Item = Transaction | Singles | Passed | ChangeStreamError
 
 
 class Waiting:
@@ -132,33 +128,34 @@ class Waiting:
                     group.books.passed(item)
                 queue.popleft()
                 continue
-            transaction = item[0] if isinstance(item, _Singles) else item
             with group.lock:
+                # Noted first: what is taken and not noted would be gone, were the next step interrupted.
+                transaction = item.first() if isinstance(item, Singles) else item
                 group.books.hand_out(transaction.end_position)  # type: ignore[arg-type]
-                if isinstance(item, _Singles):
-                    item.popleft()
-                if item is transaction or not item:
-                    queue.popleft()
+                self._taken(item, 1)
                 return transaction
         return None
 
-    def some(self, rows: int) -> list[Transaction]:
+    def some(self, rows: int) -> list[Transaction | Singles]:
         """Transactions of about so many changes, as far as they follow at once."""
         queue, books = self._queue, self._group.books
-        found: list[Transaction] = []
+        found: list[Transaction | Singles] = []
         with self._group.lock:
-            while rows > 0 and queue and isinstance(item := queue[0], (Transaction, _Singles)):
-                size = len(item)
-                if isinstance(item, _Singles) and size > rows:
-                    found.extend(item.popleft() for _ in range(rows))
-                    size = rows
-                else:
-                    found.extend(item if isinstance(item, _Singles) else (item,))
-                    queue.popleft()
+            while rows > 0 and queue and isinstance(item := queue[0], (Transaction, Singles)):
+                some = item.some(rows) if isinstance(item, Singles) else item
                 # Of changes of one partition the last says it all.
-                books.hand_out(found[-1].end_position)  # type: ignore[arg-type]
-                rows -= size
+                books.hand_out(some.end_position)  # type: ignore[arg-type]
+                self._taken(item, len(some))
+                found.append(some)
+                rows -= len(some)
         return found
+
+    def _taken(self, item: Transaction | Singles, count: int) -> None:
+        if isinstance(item, Singles):
+            item.drop(count)
+            if len(item):
+                return
+        self._queue.popleft()
 
     # -- receiving --------------------------------------------------------------------------------
 
@@ -183,7 +180,7 @@ class Waiting:
                 error = refusal
             changes, offsets = _changes(made, each.offsets)
             if changes:
-                self._queue.append(_Singles(singles(changes, *each.place, offsets)))
+                self._queue.append(Singles(changes, each.place, offsets))
                 found.extend(changes)
             if error is not None:
                 self._queue.append(error)
@@ -299,8 +296,8 @@ def _changes(made: list[Decoded], offsets: list[int]) -> tuple[list[ChangeEvent]
 
 
 def _places(item: Item) -> set[Partition]:
-    if isinstance(item, _Singles):
-        item = item[0]
+    if isinstance(item, Singles):
+        return {item.place}
     if isinstance(item, Transaction):
         return {(topic, number) for topic, number, _ in item.end_position}  # type: ignore[attr-defined]
     return set(item) if isinstance(item, dict) else set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from itertools import pairwise
 from typing import Any
 
@@ -9,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamlab.cdc import ChangeEvent
+from streamlab.cdc import Batch, ChangeEvent, Transaction
+from streamlab.cdc.debezium import transactions
 from streamlab.cdc.debezium.decoder import Decoder
 from streamlab.cdc.debezium.envelope import Decoded
 from streamlab.cdc.debezium.position import KafkaPosition
-from streamlab.cdc.debezium.transactions import single, singles
+from streamlab.cdc.debezium.transactions import Singles, single, singles
 from streamlab.cdc.debezium.values import UNAVAILABLE
+from streamlab.cdc.source import LateBatch
 from streamlab.errors import ChangeStreamError
 
 from .records import base64, dumps, key_of, schema_of
@@ -125,3 +129,54 @@ def test_transactions_of_one_change_are_those_that_are_made_one_by_one() -> None
     assert all(one.end_position < other.end_position for one, other in pairwise(found))
     assert singles([], "t", 3, []) == []
     assert set(ORDERS) == set(events[0].new_data)
+
+
+STEPS = st.lists(st.integers(0, 5), max_size=12)
+
+
+@given(st.integers(1, 9), STEPS)
+def test_changes_of_a_partition_are_taken_one_by_one_or_some_at_once(count: int, steps: list[int]) -> None:
+    values = [dumps(plain(each)) for each in range(count)]
+    made, _ = singly(Decoder(types=TYPES), [b'{"id":1}'] * count, values)
+    events = [each for each in made if isinstance(each, ChangeEvent)]
+    wanted = singles(events, "t", 3, range(7, 7 + count))
+    run = Singles(events, ("t", 3), range(7, 7 + count))
+    found: list[Transaction] = []
+    for step in steps:  # 0 takes one
+        left = len(run)
+        assert left == count - len(found)
+        assert list(run.transactions()) == wanted[len(found) :] and list(run) == events[len(found) :]
+        if not left:
+            break
+        assert run.end_position == wanted[-1].end_position
+        if step:
+            some = run.some(step)
+            assert some.end_position == wanted[len(found) + len(some) - 1].end_position
+            found += some.transactions()
+            run.drop(len(some))
+        else:
+            found.append(run.first())
+            run.drop(1)
+    assert found == wanted[: len(found)]
+
+
+def test_a_batch_makes_its_transactions_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [dumps(plain(each)) for each in range(5)]
+    made, _ = singly(Decoder(types=TYPES), [b'{"id":1}'] * 5, values)
+    events = [each for each in made if isinstance(each, ChangeEvent)]
+    first, *rest = singles(events, "t", 0, range(5))
+    late = LateBatch([first, Singles(events[1:3], ("t", 0), [1, 2]), Singles(events[3:], ("t", 0), [3, 4])])
+    with monkeypatch.context() as patch:
+        patch.setattr(transactions, "singles", lambda *_: pytest.fail("made too early"))
+        assert list(late) == list(late) == events and len(late) == 5
+        assert late.end_position == KafkaPosition.at("t", 0, 5)
+    assert late.transactions == (first, *rest)
+    assert late.transactions is late.transactions
+    whole = Batch((first, *rest))
+    assert late == whole and whole == late
+    assert late != Batch((first,)) and late != 5
+    assert repr(whole.transactions) in repr(late)
+    for again in (copy.copy(late), pickle.loads(pickle.dumps(late))):  # noqa: S301 - made here
+        assert again == whole and isinstance(again, Batch)
+    with pytest.raises(AttributeError):
+        late.transactions = ()  # type: ignore[misc]
