@@ -17,7 +17,7 @@ import polars as pl
 
 from streamlab.cdc.debezium.rows import MALFORMED
 from streamlab.cdc.debezium.schema import Field
-from streamlab.cdc.debezium.values import reader
+from streamlab.cdc.debezium.values import UNAVAILABLE, reader
 
 __all__ = ["Column", "column_of"]
 
@@ -60,6 +60,20 @@ class Column:
         """Whether the frame has what JSON has."""
         return self.made is _same
 
+    def left_out(self, values: pl.Expr) -> pl.Expr | None:
+        """Whether a value of `wire` did not change, so that Debezium leaves it out; None where none ever is."""
+        wire = self.wire
+        if wire == pl.String:
+            return values.is_in(_SIGNS).fill_null(value=False)
+        if not isinstance(wire, pl.List):
+            return None
+        if wire.inner == pl.String:
+            signs = values.list.eval(pl.element().is_in(_SIGNS).fill_null(value=False))
+            return ((values.list.len() > 0) & signs.list.all()).fill_null(value=False)
+        if wire.inner in (pl.Int16, pl.Int32, pl.Int64):
+            return (values == pl.lit(list(UNAVAILABLE.encode()), dtype=wire)).fill_null(value=False)
+        return None
+
     def plain(self, value: Any) -> Any:
         """One value that was parsed exactly, as `wire` has it.
 
@@ -77,6 +91,7 @@ class Column:
         return _plain(value, self.wire)
 
 
+_SIGNS: Final = [UNAVAILABLE, b64encode(UNAVAILABLE.encode()).decode()]
 _NUMBERS: Final = frozenset({int, float, Decimal})
 _INEXACT: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 """Fractions that JSON has as text."""

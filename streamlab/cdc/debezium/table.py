@@ -21,7 +21,6 @@ from streamlab.cdc.debezium.cut import Form
 from streamlab.cdc.debezium.envelope import database_of
 from streamlab.cdc.debezium.rows import MALFORMED
 from streamlab.cdc.debezium.schema import Field
-from streamlab.cdc.debezium.values import UNAVAILABLE
 from streamlab.cdc.event import ChangeEvent, Operation
 from streamlab.cdc.frames.batch import Frame
 
@@ -35,7 +34,6 @@ _CODES: Final = {
     "c": "INSERT", "u": "UPDATE", "d": "DELETE", "t": "TRUNCATE", "r": "SNAPSHOT", "m": "MESSAGE",
 }  # fmt: skip
 _META: Final = ("operation", "position", "partition", "ordinal", "ts", "old", "unchanged", "unfit")
-_BASE64: Final = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="
 
 
 class Table:
@@ -67,9 +65,9 @@ class Table:
             each["field"]: column_of(each, database) for each in fields["after"]["fields"]
         }  # fmt: skip
         self._names = dict(zip(self._columns, shown(list(self._columns)), strict=True))
-        self._left_out_names = [
-            name for name, column in self._columns.items() if database == "postgresql" and column.wire == pl.String
-        ]  # fmt: skip
+        masks = {name: column.left_out(pl.col(name)) for name, column in self._columns.items()}
+        left_out = {name: mask for name, mask in masks.items() if mask is not None and database == "postgresql"}
+        self._left_out_names = list(left_out)
         self._keyed = database == "postgresql" and not whole_before
         self._where = "schema" if "schema" in source else "db"
         self._time, self._unit = ("ts_us", 1) if "ts_us" in source else ("ts_ms", 1000)
@@ -88,9 +86,7 @@ class Table:
         self._cuttable = all(column.scalar for column in self._columns.values())
         self._form: Form | None = None
         # Said once: for few records that takes longer than all that is done with them.
-        self._left_out = [
-            pl.col(name).is_in([UNAVAILABLE, _BASE64]).fill_null(value=False) for name in self._left_out_names
-        ]  # fmt: skip
+        self._left_out = list(left_out.values())
         self._values = [column.made(pl.col(name)).alias(self._names[name]) for name, column in self._columns.items()]
         self._head = [
             pl.col("op").replace_strict(_CODES, return_dtype=OPERATION).alias("operation"),

@@ -240,6 +240,45 @@ def test_what_is_read_one_by_one_is_what_is_read_together(changes: list[Any], da
     assert_frame_equal(singly, together)
 
 
+@pytest.mark.parametrize("read", [made, one_by_one])
+def test_arrays_that_did_not_change_are_told_like_any_other_value(read: Any) -> None:
+    items = {"texts": "string", "small": "int16", "whole": "int32", "big": "int64", "plain": "boolean"}
+    columns = [*ROW, *({"type": "array", "items": {"type": form}, "field": name} for name, form in items.items())]
+    numbers = list(UNAVAILABLE.encode())
+    left_out: dict[str, Any] = {"texts": [UNAVAILABLE], "small": numbers, "whole": numbers, "big": numbers}
+    rows = [
+        {"plain": [True], **left_out}, {"plain": None, **dict.fromkeys(left_out)},
+        {"plain": [], **{name: [] for name in left_out}}, {"plain": [None], **{name: [None] for name in left_out}},
+        {"plain": [None], "texts": ["a", UNAVAILABLE], "small": numbers[:-1], "whole": [*numbers, 1], "big": [95]},
+    ]  # fmt: skip
+    source = {"connector": "postgresql", "ts_us": 1, "ts_ms": 0, "db": "d", "schema": "s", "table": "t", "txId": 7}
+    values = [
+        dumps(
+            {
+                "schema": schema_of(columns, "postgresql"),
+                "payload": {
+                    "before": None,
+                    "after": {"id": 1, "total": None, "note": "", **row},
+                    "source": source,
+                    "op": "u",
+                },
+            }
+        )
+        for row in rows
+    ]
+    (frame,) = read(*values)
+    decoder = Decoder()
+    for row, value in zip(frame.iter_rows(named=True), values, strict=True):
+        event = decoder.decode("t", KafkaPosition.at("t", 0, 0), key_of(1), value)
+        assert isinstance(event, ChangeEvent)
+        absent = [name for name, each in event.new_data.items() if each is UNCHANGED]
+        assert row["unchanged"] == (absent or None)
+        assert {name: row[name] for name in items} == {
+            name: None if name in absent else event.new_data[name] for name in items
+        }
+    assert frame["unchanged"].to_list() == [list(left_out), None, None, None, None]
+
+
 def test_types_do_not_depend_on_what_else_is_in_a_batch() -> None:
     said = {"id": "int", "total": "decimal", "at": "timestamptz", "part": "float", "more": "json", "key": "uuid"}
     row = {
