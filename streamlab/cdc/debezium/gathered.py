@@ -1,7 +1,8 @@
-"""The records of one batch of frames, of which the first are decoded while the last are still received.
+"""The records of batches of frames: while the first of them are decoded the next are still received.
 
 Receiving is Python's work, a thread of librdkafka's beside it; decoding is that of Polars, which does not hold Python's
-lock. So a backlog is read on two processors. Of little there is no thread.
+lock. So a backlog is read on two processors: a batch that is full is decoded in a thread, and the records of the next
+one are gathered meanwhile. Of little there is no thread.
 
 Needs the extra ``frames``.
 """
@@ -9,30 +10,62 @@ Needs the extra ``frames``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Final, Self
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Final
 
 import polars as pl
 
 from streamlab.cdc.debezium.frames import FrameMaker
+from streamlab.cdc.debezium.position import Partition
 from streamlab.cdc.debezium.received import Stretch
 from streamlab.cdc.debezium.records import Records
 from streamlab.cdc.debezium.transactions import Passed
 from streamlab.cdc.frames.batch import Frame
+from streamlab.errors import ChangeStreamError
 
-__all__ = ["Gathered"]
+__all__ = ["Batches", "Gathered", "Worker"]
 
 _PIECE: Final = 25_000
 """Records of a topic that are decoded together. With less, the two threads wait for each other more than it pays."""
+_LEAST: Final = 5_000
+"""Records of a batch from which on it is decoded in a thread."""
 
 
-class Gathered:
-    """Records of any topics. A context manager, for one thread; `maker` is in use until it is left.
+class Worker:
+    """A thread that decodes, from the first records that it is given on. Used by one thread.
 
     Parameters
     ----------
     maker : FrameMaker
+        What decodes. It is in use by the worker until what was begun is asked for, or `stop` returns.
+    """
+
+    def __init__(self, maker: FrameMaker) -> None:
+        self._maker = maker
+        self._thread: ThreadPoolExecutor | None = None
+
+    def begin(self, topic: str, records: Records) -> Future[list[Frame]]:
+        """Decode in the thread, one after another: the maker learns from what it has met."""
+        self._thread = self._thread or ThreadPoolExecutor(1, "streamlab-cdc-frames")
+        return self._thread.submit(self.frames, topic, records)
+
+    def frames(self, topic: str, records: Records) -> list[Frame]:
+        """Decode here."""
+        return list(self._maker.frames(topic, records))
+
+    def stop(self) -> None:
+        """End the thread. What is being decoded is waited for, some milliseconds; the rest is not. Repeatable."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown(cancel_futures=True)
+
+
+class Gathered:
+    """Records of any topics, for one batch. Used by one thread.
+
+    Parameters
+    ----------
+    worker : Worker
         What decodes.
 
     Attributes
@@ -43,30 +76,12 @@ class Gathered:
         Up to where they reach.
     """
 
-    def __init__(self, maker: FrameMaker) -> None:
-        self._maker = maker
-        self._worker: ThreadPoolExecutor | None = None
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._open: dict[str, Records] = {}
         self._begun: list[Future[list[Frame]]] = []
         self.count = 0
         self.ends: Passed = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything; what is being decoded is waited for, some milliseconds."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.shutdown(cancel_futures=True)
-        self._open.clear()
-        self._begun.clear()
-        self.count, self.ends = 0, {}
 
     def add(self, records: Stretch) -> None:
         """Some more."""
@@ -78,11 +93,26 @@ class Gathered:
         into.add(records.values, records.keys, partition, records.offsets)
         self.count += len(records.messages)
         if len(into) >= _PIECE:
-            self._worker = self._worker or ThreadPoolExecutor(1, "streamlab-cdc-frames")
-            self._begun.append(self._worker.submit(self._frames, topic, self._open.pop(topic)))
+            self._begun.append(self._worker.begin(topic, self._open.pop(topic)))
 
-    def _frames(self, topic: str, records: Records) -> list[Frame]:
-        return list(self._maker.frames(topic, records))
+    @property
+    def large(self) -> bool:
+        """Whether a thread pays."""
+        return self.count >= _LEAST
+
+    def begin(self) -> None:
+        """Have all of them decoded in the thread."""
+        self._begun += [self._worker.begin(topic, records) for topic, records in self._open.items()]
+        self._open.clear()
+
+    @property
+    def done(self) -> bool:
+        """Whether all that was begun is decoded."""
+        return all(each.done() for each in self._begun)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until it is, so many seconds at most."""
+        wait(self._begun, timeout)
 
     def frames(self) -> tuple[Frame, ...]:
         """Frames of all of them: of one table one, unless its columns differ.
@@ -92,10 +122,61 @@ class Gathered:
         ChangeStreamError
             A record cannot be read.
         """
-        # One after another: the maker learns from what it has met.
         made = [frame for each in self._begun for frame in each.result()]
-        made += [frame for topic, records in self._open.items() for frame in self._frames(topic, records)]
+        made += [frame for topic, records in self._open.items() for frame in self._worker.frames(topic, records)]
         return tuple(_joined(made)) if self._begun else tuple(made)
+
+
+class Batches:
+    """What one iteration has received and not handed out: the batch that is decoded, and what is there of the next.
+
+    Used by one thread.
+
+    Parameters
+    ----------
+    maker : FrameMaker
+        What decodes.
+
+    Attributes
+    ----------
+    full : Gathered or None
+        A batch that is whole.
+    next : Gathered
+        What is gathered.
+    error : ChangeStreamError or None
+        What was met behind all of them.
+    """
+
+    def __init__(self, maker: FrameMaker) -> None:
+        self._worker = Worker(maker)
+        self._lost = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything; the thread ends."""
+        self._worker.stop()
+        self.full: Gathered | None = None
+        self.next = Gathered(self._worker)
+        self.error: ChangeStreamError | None = None
+        self._lost = False
+
+    def turn(self) -> Gathered:
+        """What was gathered is a whole batch."""
+        self.full, self.next = self.next, Gathered(self._worker)
+        return self.full
+
+    @property
+    def ends(self) -> Passed:
+        """Up to where all reach."""
+        return {**self.full.ends, **self.next.ends} if self.full is not None else self.next.ends
+
+    def gone(self, places: set[Partition]) -> None:
+        """Partitions went to another member, or come anew."""
+        self._lost = self._lost or not places.isdisjoint(self.ends)
+
+    def lost(self, owned: Passed) -> bool:
+        """Whether there are records of partitions that have gone: all has to be fetched again."""
+        return self._lost or not self.ends.keys() <= owned.keys()
 
 
 def _joined(frames: list[Frame]) -> Iterator[Frame]:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
 
 from streamlab.cdc.debezium.position import KafkaPosition
 from streamlab.cdc.debezium.topic_reader import TopicReader
@@ -23,14 +24,17 @@ from streamlab.cdc.debezium.transactions import Passed
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import Position
 from streamlab.cdc.source import enough
-from streamlab.errors import SettingsError
+from streamlab.errors import ChangeStreamError, SettingsError
 
 if TYPE_CHECKING:
     from streamlab.cdc.debezium.frames import FrameMaker
-    from streamlab.cdc.debezium.gathered import Gathered
+    from streamlab.cdc.debezium.gathered import Batches, Gathered
     from streamlab.cdc.frames import FrameBatch
 
 __all__ = ["DebeziumSource"]
+
+_MOMENT: Final = 0.01
+"""Seconds after which it is looked again whether something has come, while a batch is decoded."""
 
 
 class DebeziumSource(TopicReader):
@@ -127,6 +131,7 @@ class DebeziumSource(TopicReader):
             The topics cannot be read, or a record cannot.
         """
         from streamlab.cdc.debezium.frames import FrameMaker
+        from streamlab.cdc.debezium.gathered import Batches
 
         if self._assembler is not None:
             raise SettingsError(
@@ -140,63 +145,110 @@ class DebeziumSource(TopicReader):
         iteration = self._begin()
         if self._waiting:
             self._drop()  # decoded as events, and to come again
+        batches = self._batches = Batches(maker)
+        return self._framed(iteration, batches, ends, idle, max_rows, max_wait)
+
+    def _framed(
+        self, iteration: int, batches: Batches, ends: tuple[int | None, Any], idle: float | None, max_rows: int,
+        max_wait: float,
+    ) -> Iterator[FrameBatch]:  # fmt: skip
+        numbers = count(1)
 
         def following(timeout: float | None, upto: KafkaPosition | None) -> FrameBatch | None:
-            return self._next_frames(maker, timeout, upto, max_rows, max_wait)
+            last = next(numbers) == ends[0]
+            return self._next_frames(batches, timeout, upto, max_rows, max_wait, last=last)
 
-        return self._each(iteration, following, ends, idle)
+        try:
+            yield from self._each(iteration, following, ends, idle)
+        finally:
+            batches.clear()
 
     def _next_frames(
-        self, maker: FrameMaker, timeout: float | None, upto: KafkaPosition | None, max_rows: int, max_wait: float
-    ) -> FrameBatch | None:
-        from streamlab.cdc.debezium.gathered import Gathered
-
-        with Gathered(maker) as gathered:
-            return self._gather(gathered, timeout, upto, max_rows, max_wait)
+        self, batches: Batches, timeout: float | None, upto: KafkaPosition | None, max_rows: int, max_wait: float, *,
+        last: bool,
+    ) -> FrameBatch | None:  # fmt: skip
+        group = self._group
+        while self._gather(batches, timeout, upto, max_rows, max_wait):
+            full = batches.turn()
+            if full.large and not last:
+                full.begin()
+                self._ahead(batches, full, upto, max_rows)
+            if batches.lost(group.books.cursor):
+                continue
+            if self._stopping.is_set():
+                return None
+            return self._handed_out(batches, full)
+        return None
 
     def _gather(
-        self, gathered: Gathered, timeout: float | None, upto: KafkaPosition | None, max_rows: int, max_wait: float
-    ) -> FrameBatch | None:
-        from streamlab.cdc.debezium.frames import last_time
-        from streamlab.cdc.frames.batch import FrameBatch
-
+        self, batches: Batches, timeout: float | None, upto: KafkaPosition | None, max_rows: int, max_wait: float
+    ) -> bool:
+        """Receive until there is a batch; False where there is none."""
         group = self._group
-        deadline = None if timeout is None else time.monotonic() + timeout
-        due = 0.0
+        now = time.monotonic()
+        deadline, due = None if timeout is None else now + timeout, now + max_wait
         waiting = group.joined
         while not self._stopping.is_set():
-            if not gathered.ends.keys() <= group.books.cursor.keys():
+            if batches.lost(group.books.cursor):
                 # A partition went to another member while records of it were gathered: all are fetched again.
+                batches.clear()
                 self._drop()
-                gathered.clear()
-            now = time.monotonic()
-            count = gathered.count
+            gathered, now = batches.next, time.monotonic()
+            found, paused = gathered.count, group.paused
             reached = upto is not None and self._reached_with(upto, gathered.ends)
-            if count and (count >= max_rows or now >= due or reached or self._waiting):
-                break
-            if self._waiting.error is not None:
-                raise self._waiting.error
-            if not count and gathered.ends:
+            error = batches.error or self._waiting.error
+            if found and not paused and (found >= max_rows or now >= due or reached or error is not None):
+                return True
+            if not found and error is not None:
+                raise error
+            if not found and gathered.ends:
                 with group.lock:
                     group.books.passed(gathered.ends)
-                gathered.clear()
-            if not count and upto is not None and group.reached(upto):
-                return None
-            if not count and deadline is not None and now >= deadline and waiting:
-                return None
-            self._collect(gathered, 0.1 if not count else min(0.1, max(0.0, due - now)))
+                gathered.ends.clear()
+            if not found and upto is not None and group.reached(upto):
+                return False
+            if not found and deadline is not None and now >= deadline and waiting:
+                return False
+            self._collect(gathered, 0.1 if paused or not found else min(0.1, max(0.0, due - now)))
             group.commit()
-            if not count and gathered.count:
+            if not found and gathered.count:
                 due = time.monotonic() + max_wait
             if not waiting and group.joined:
                 waiting, deadline = True, None if timeout is None else time.monotonic() + timeout
-        else:
-            return None
-        frames, end = gathered.frames(), KafkaPosition.of(gathered.ends)
-        with uninterrupted(), group.lock:
-            group.books.hand_out(end)
-            self._loose = False
-        return FrameBatch(frames, end, last_time(frames), transactions=gathered.count)
+        return False
+
+    def _ahead(self, batches: Batches, full: Gathered, upto: KafkaPosition | None, max_rows: int) -> None:
+        """Receive for the next batch, while one is decoded, or must not be handed out."""
+        group, gathered = self._group, batches.next
+        while not self._stopping.is_set() and not batches.lost(group.books.cursor):
+            decoded, paused = full.done, group.paused
+            if decoded and not paused:
+                return
+            room = gathered.count < max_rows and batches.error is None and not self._waiting
+            if room and upto is not None:
+                room = not self._reached_with(upto, batches.ends)
+            received = 0
+            if paused or room:
+                try:
+                    received = self._collect(gathered, 0.1 if decoded else 0.0)
+                except ChangeStreamError as error:
+                    batches.error = error  # in its turn, behind what came before
+                group.commit()
+                if gathered.count >= max_rows:
+                    gathered.begin()
+            if not received and not decoded:
+                full.wait(_MOMENT)
+
+    def _handed_out(self, batches: Batches, full: Gathered) -> FrameBatch:
+        from streamlab.cdc.debezium.frames import last_time
+        from streamlab.cdc.frames.batch import FrameBatch
+
+        frames, end = full.frames(), KafkaPosition.of(full.ends)
+        with uninterrupted(), self._group.lock:
+            self._group.books.hand_out(end)
+            self._loose = bool(batches.next.ends)
+            batches.full = None
+        return FrameBatch(frames, end, last_time(frames), transactions=full.count)
 
     def _reached_with(self, upto: KafkaPosition, ends: Passed) -> bool:
         """Whether what is received reaches so far."""

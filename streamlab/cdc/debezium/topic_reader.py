@@ -29,12 +29,14 @@ from streamlab.errors import ChangeStreamError, SettingsError, StreamLost
 from streamlab.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from streamlab.cdc.debezium.gathered import Gathered
+    from streamlab.cdc.debezium.gathered import Batches, Gathered
 
 __all__ = ["TopicReader"]
 
 _SLICE: Final = 0.1
 _CHUNK: Final = 2000
+_PART: Final = 1000
+"""Messages received together while others are decoded: in between the thread that decodes gets Python's lock."""
 
 
 class TopicReader(Followed):
@@ -88,6 +90,8 @@ class TopicReader(Followed):
         self._waiting = Waiting(self._group, self._decoder, self._assembler)
         self._bad_since: float | None = None
         self._replica_identity = replica_identity
+        self._batches: Batches | None = None
+        """What waits of an iteration of frames."""
         self._loose = False
         """Whether records were received that are neither in the queue nor handed out."""
 
@@ -136,20 +140,21 @@ class TopicReader(Followed):
                 raise
         self._watch(member)
 
-    def _collect(self, into: Gathered, timeout: float) -> None:
-        """Receive without decoding."""
+    def _collect(self, into: Gathered, timeout: float) -> int:
+        """Receive without decoding; how many messages."""
         member = self._group.join()
         self._group.obey()
         received = 0
         with uninterrupted(), uncollected():
             self._loose = True
-            messages = member.drain(_CHUNK, timeout)
+            messages = member.drain(_PART, timeout)
             problem = partial(self._waiting.problem, passed=into.ends)
             for each in stretches(messages, self._group.books.cursor, problem):
                 into.add(each)
                 received += each.size
         self._waiting.count(received)
         self._watch(member)
+        return len(messages)
 
     def _watch(self, member: Member) -> None:
         """Give up a broker that is away for too long, and a transaction that does not become whole."""
@@ -197,6 +202,8 @@ class TopicReader(Followed):
         return tuple(sorted(self._group.books.cursor))
 
     def _gone(self, gone: set[Partition]) -> None:
+        if self._batches is not None:
+            self._batches.gone(gone)
         if self._waiting.gone(gone):
             self._group.seek()
 
@@ -209,6 +216,8 @@ class TopicReader(Followed):
             self._disconnect()  # and the next one begins where the group stands
 
     def _rewind(self) -> None:
+        if self._batches is not None:
+            self._batches.clear()
         with uninterrupted(), self._group.lock:
             self._bad_since = None
             again = self._group.books.rewind()
@@ -221,6 +230,8 @@ class TopicReader(Followed):
         self._group.leave(self._left)
 
     def _left(self) -> None:
+        if self._batches is not None:
+            self._batches.clear()
         self._waiting.clear()
         as_usual()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from polars.testing import assert_frame_equal
 from streamlab.cdc.debezium import gathered
 from streamlab.cdc.debezium.decoder import Decoder
 from streamlab.cdc.debezium.frames import FrameMaker
-from streamlab.cdc.debezium.gathered import Gathered
+from streamlab.cdc.debezium.gathered import Batches, Gathered, Worker
 from streamlab.cdc.debezium.received import Stretch, stretches
 from streamlab.errors import ProtocolError
 
@@ -64,20 +66,33 @@ def stretch(values: list[bytes], first: int) -> Stretch:
     return Stretch(("t", 0), messages, first + len(values), values, list(range(first, first + len(values))))
 
 
-def test_pieces_make_the_frames_that_all_together_make(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def working(maker: FrameMaker) -> Iterator[Worker]:
+    worker = Worker(maker)
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_pieces_make_the_frames_that_all_together_make(monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
     monkeypatch.setattr(gathered, "_PIECE", 4)
     others = [plain(number) for number in range(20, 24)]
     for each in others:
         each["source"]["table"] = "others"
     values = [dumps(each) for each in [*(plain(number, "cUd"[number % 3]) for number in range(20)), *others]]
     maker = FrameMaker(Decoder(types=TYPES, replica_identity="full"), whole_before=True)
-    with Gathered(maker) as batch:
+    with working(maker) as worker:
+        batch = Gathered(worker)
         for first in range(0, len(values), 5):
             batch.add(stretch(values[first : first + 5], first))
         assert (batch.count, batch.ends) == (24, {("t", 0): 24})
+        if begun:
+            batch.begin()
+            batch.wait(60)
+            assert batch.done
         found = batch.frames()
-        batch.clear()
-        assert (batch.count, batch.ends, batch.frames()) == (0, {}, ())
     assert [(each.table_name, len(each)) for each in found] == [("orders", 20), ("others", 4)]
     assert found[0].data["position"].to_list() == list(range(20))
     for each, part in zip(found, (values[:20], values[20:]), strict=True):
@@ -92,7 +107,8 @@ def test_a_table_that_is_altered_between_pieces_has_two_frames(monkeypatch: pyte
     for each in wider:
         each["after"]["added"] = 7
     values = [dumps(each) for each in (plain(0), plain(1), *wider)]
-    with Gathered(FrameMaker(Decoder(types=types), whole_before=False)) as batch:
+    with working(FrameMaker(Decoder(types=types), whole_before=False)) as worker:
+        batch = Gathered(worker)
         for first in range(0, 6, 2):
             batch.add(stretch(values[first : first + 2], first))
         found = batch.frames()
@@ -103,8 +119,28 @@ def test_a_table_that_is_altered_between_pieces_has_two_frames(monkeypatch: pyte
 def test_what_is_wrong_in_a_piece_is_raised_where_frames_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathered, "_PIECE", 2)
     values = [dumps(plain(0)), dumps(plain(1))[:-1], dumps(plain(2)), dumps(plain(3))]
-    with Gathered(FrameMaker(Decoder(types=TYPES), whole_before=False)) as batch:
+    with working(FrameMaker(Decoder(types=TYPES), whole_before=False)) as worker:
+        batch = Gathered(worker)
         batch.add(stretch(values[:2], 0))
         batch.add(stretch(values[2:], 2))
         with pytest.raises(ProtocolError, match="t/0:1"):
             batch.frames()
+
+
+def test_what_is_lost_is_told_of_both_batches_and_forgotten() -> None:
+    batches = Batches(FrameMaker(Decoder(types=TYPES), whole_before=False))
+    values = [dumps(plain(0))]
+    batches.next.add(stretch(values, 0))
+    full = batches.turn()
+    batches.next.add(Stretch(("t", 1), [], 5, [], []))
+    owned = {("t", 0): 0, ("t", 1): 0}
+    assert batches.ends == {("t", 0): 1, ("t", 1): 5}
+    assert not batches.lost(owned)
+    assert all(batches.lost({place: 0}) for place in owned)
+    batches.gone({("t", 2)})
+    assert not batches.lost(owned)
+    batches.gone({("t", 0)})
+    assert batches.lost(owned), "it came back, and begins elsewhere"
+    batches.clear()
+    assert not batches.lost({}) and batches.ends == {} and batches.full is None
+    assert [len(each) for each in full.frames()] == [1]

@@ -5,104 +5,26 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Producer, TopicPartition
 
 from streamlab import settings
 from streamlab.cdc import ChangeEvent, Operation, Transaction
 from streamlab.cdc.debezium import DebeziumSource, KafkaPosition
 from streamlab.dead_letters.memory import InMemoryDeadLetters
 from streamlab.errors import CannotCapture, ChangeStreamError, LogPurged, ProtocolError, SettingsError, StreamLost
-from streamlab.stack.namespace import Namespace
 
-from .conftest import LIMIT, Captured, Table
+from .conftest import LIMIT, Captured, Table, Topic, wait
 from .records import envelope, key_of, with_schema
 
 pytestmark = pytest.mark.integration
 
 
-class Topic:
-    """A topic of this test's own, with records as Debezium writes them, and readers of it."""
-
-    def __init__(self, namespace: Namespace, name: str = "orders", partitions: int = 1) -> None:
-        self.namespace, self.name = namespace, namespace.topic(name)
-        self.partitions = partitions
-        self.group = namespace.group(name)
-        self.admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap()})
-        self.producer = Producer({"bootstrap.servers": settings.kafka_bootstrap(), "log_level": 0})
-        self.readers: list[DebeziumSource] = []
-
-    def create(self) -> None:
-        (made,) = self.admin.create_topics([NewTopic(self.name, self.partitions, 1)]).values()
-        made.result(LIMIT)
-
-    def delete(self) -> None:
-        (gone,) = self.admin.delete_topics([self.name]).values()
-        gone.result(LIMIT)
-
-    def send(self, *ids: int, partition: int = 0) -> None:
-        for each in ids:
-            self.raw(with_schema(envelope(each)), key=key_of(each), partition=partition)
-        assert self.producer.flush(LIMIT) == 0
-
-    def raw(self, value: bytes | None, key: bytes | None = None, partition: int = 0) -> None:
-        self.producer.produce(self.name, value, key, partition)
-
-    def reader(self, **options: Any) -> DebeziumSource:
-        given = {"options": {"session.timeout.ms": 6000, **options.pop("options", {})}, **options}
-        made = DebeziumSource(settings.kafka_bootstrap(), given.pop("topics", [self.name]), self.group, **given)
-        self.readers.append(made)
-        return made
-
-    def committed(self) -> list[int]:
-        client = Consumer({"bootstrap.servers": settings.kafka_bootstrap(), "group.id": self.group})
-        try:
-            places = [TopicPartition(self.name, each) for each in range(self.partitions)]
-            return [each.offset for each in client.committed(places, timeout=10)]
-        finally:
-            client.close()
-
-    def close(self) -> None:
-        for each in self.readers:
-            each.close()
-
-
-@pytest.fixture
-def make(stack: object) -> Iterator[Callable[..., Topic]]:
-    topics: list[Topic] = []
-    with Namespace("test_debezium") as namespace:
-
-        def made(*args: Any, **options: Any) -> Topic:
-            topics.append(Topic(namespace, *args, **options))
-            return topics[-1]
-
-        try:
-            yield made
-        finally:
-            for each in topics:
-                each.close()
-
-
-@pytest.fixture
-def topic(make: Callable[..., Topic]) -> Topic:
-    made = make()
-    made.create()
-    return made
-
-
 def ids(*transactions: Transaction) -> list[int]:
     return [event.new_data["id"] for each in transactions for event in each]
-
-
-def wait(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 # -- reading and acknowledging ---------------------------------------------------------------------------------------
