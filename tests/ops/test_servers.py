@@ -273,10 +273,11 @@ def test_a_server_that_has_not_answered_is_not_asked_again(
     with ThreadPoolExecutor(4) as pool:
         for asked in [future.result(30) for future in [pool.submit(collector.ask) for _ in range(4)]]:
             assert asked.answers[0].problem == "No answer within 0 s."
-    assert len(came) == 1
     for thread in threading.enumerate():
         if thread.name == "streamlab-ask-connect":
             thread.join(20)
+    # Where the machine is busy, it came only when nobody waited any more.
+    assert len(came) == 1
     later = ServersCollector(["connect"], limit=8).ask().answers[0]
     assert "timed out" in later.problem
     assert len(came) == 2
