@@ -21,6 +21,7 @@ from streamlab.cdc.debezium.received import Stretch
 from streamlab.cdc.debezium.records import Records
 from streamlab.cdc.debezium.transactions import Passed
 from streamlab.cdc.frames.batch import Frame
+from streamlab.cdc.switching import taking_turns
 from streamlab.errors import ChangeStreamError
 
 __all__ = ["Batches", "Gathered", "Worker"]
@@ -47,7 +48,11 @@ class Worker:
     def begin(self, topic: str, records: Records) -> Future[list[Frame]]:
         """Decode in the thread, one after another: the maker learns from what it has met."""
         self._thread = self._thread or ThreadPoolExecutor(1, "streamlab-cdc-frames")
-        return self._thread.submit(self.frames, topic, records)
+        return self._thread.submit(self._in_turns, topic, records)
+
+    def _in_turns(self, topic: str, records: Records) -> list[Frame]:
+        with taking_turns():
+            return self.frames(topic, records)
 
     def frames(self, topic: str, records: Records) -> list[Frame]:
         """Decode here."""

@@ -35,8 +35,6 @@ __all__ = ["TopicReader"]
 
 _SLICE: Final = 0.1
 _CHUNK: Final = 2000
-_PART: Final = 1000
-"""Messages received together while others are decoded: in between the thread that decodes gets Python's lock."""
 
 
 class TopicReader(Followed):
@@ -147,7 +145,7 @@ class TopicReader(Followed):
         received = 0
         with uninterrupted(), uncollected():
             self._loose = True
-            messages = member.drain(_PART, timeout)
+            messages = member.drain(_CHUNK, timeout)
             problem = partial(self._waiting.problem, passed=into.ends)
             for each in stretches(messages, self._group.books.cursor, problem):
                 into.add(each)

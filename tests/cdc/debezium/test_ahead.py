@@ -30,7 +30,7 @@ class Gate:
         self.until: Callable[[], bool] = lambda: True
         self.passed = threading.Event()
         self.most = 0
-        monkeypatch.setattr(topic_reader, "_PART", 100)
+        monkeypatch.setattr(topic_reader, "_CHUNK", 100)
         monkeypatch.setattr(gathered, "_LEAST", 100)
         usual = Worker.frames
 
