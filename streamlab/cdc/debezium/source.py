@@ -193,6 +193,7 @@ class DebeziumSource(TopicReader):
                 # A partition went to another member while records of it were gathered: all are fetched again.
                 batches.clear()
                 self._drop()
+                group.fetch_all()
             gathered, now = batches.next, time.monotonic()
             found, paused = gathered.count, group.paused
             reached = upto is not None and self._reached_with(upto, gathered.ends)
@@ -246,7 +247,8 @@ class DebeziumSource(TopicReader):
         frames, end = full.frames(), KafkaPosition.of(full.ends)
         with uninterrupted(), self._group.lock:
             self._group.books.hand_out(end)
-            self._loose = bool(batches.next.ends)
+            # What was received when there was an error may not be there.
+            self._loose = bool(batches.next.ends) or batches.error is not None
             batches.full = None
         return FrameBatch(frames, end, last_time(frames), transactions=full.count)
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from streamlab.cdc.debezium import DebeziumSource, KafkaPosition, gathered, topic_reader
+from streamlab.cdc.debezium.consumer import Member
 from streamlab.cdc.debezium.gathered import Worker
 from streamlab.cdc.frames.batch import Frame, FrameBatch
-from streamlab.errors import ProtocolError
+from streamlab.errors import ProtocolError, StreamLost
 
 from .conftest import LIMIT, Topic, wait
 
@@ -46,6 +47,11 @@ class Gate:
     def for_(self, source: DebeziumSource, until: Callable[[], bool]) -> DebeziumSource:
         self.source, self.until = source, until
         return source
+
+    @property
+    def decoding(self) -> bool:
+        batches = self.source._batches if self.source is not None else None
+        return batches is not None and batches.full is not None
 
     @property
     def ahead(self) -> int:
@@ -98,6 +104,30 @@ def test_an_error_ahead_is_raised_behind_the_batch_before_it(topic: Topic, gate:
         source.acknowledge(first)
         with pytest.raises(ProtocolError, match=f"{topic.name}/0:450"):
             next(source.frames(max_rows=SIZE))
+
+
+def test_what_an_error_of_the_consumer_swallows_ahead_comes_again(
+    topic: Topic, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic.send(*range(1000))
+    usual, failed = Member.drain, threading.Event()
+
+    def drain(member: Member, limit: int, timeout: float) -> list[Any]:
+        found = usual(member, limit, timeout)
+        if found and gate.decoding and not failed.is_set():
+            failed.set()
+            raise StreamLost("The broker is away.", "Wait.")
+        return found
+
+    monkeypatch.setattr(Member, "drain", drain)
+    with gate.for_(topic.reader(), failed.is_set) as source:
+        batches = source.frames(max_rows=SIZE)
+        first = next(batches)
+        source.acknowledge(first)
+        with pytest.raises(StreamLost, match="is away"):
+            next(batches)
+        rest = list(source.frames(max_rows=SIZE, until=source.written()))
+        assert ids(first, *rest) == list(range(1000))
 
 
 @pytest.mark.parametrize("acknowledged", [True, False])
