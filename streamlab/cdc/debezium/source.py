@@ -115,7 +115,8 @@ class DebeziumSource(TopicReader):
         Parameters
         ----------
         max_rows : int
-            Records from which on they are decoded together; a batch may hold some more.
+            Records from which on they are decoded together; a batch may hold some more. About as many again are
+            held for the next batch, while one is decoded.
         max_wait : float
             Seconds that a record waits for others.
         until : int or KafkaPosition, optional
