@@ -7,10 +7,13 @@ Ctrl-C in a notebook does, so that the lesson can drop what it made; what the ce
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from jupyter_core.utils import run_sync
+from jupyter_core.utils import ensure_event_loop, run_sync
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 
@@ -36,12 +39,40 @@ class _Bar:
         pass
 
 
+@contextmanager
+def _between_steps() -> Iterator[None]:
+    """Raise what a signal raises between two steps of the loop, and never within one: that would end the step's task.
+
+    Then nothing would be under way any more, although the cell is. Where signals are not ours to handle, all stays.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, before = ensure_event_loop(), {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        handle = None if number is None else signal.getsignal(number)
+        if number is not None and callable(handle):
+            try:
+                loop.add_signal_handler(number, handle, int(number), None)
+            except NotImplementedError:
+                break  # Windows
+            before[number] = handle
+    try:
+        yield
+    finally:
+        for number, handle in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handle)
+
+
 class _Client(PapermillNotebookClient):  # type: ignore[misc, unused-ignore]
     """A client that lets an interrupted cell come to its end."""
 
     def papermill_execute_cells(self) -> None:
         try:
-            super().papermill_execute_cells()
+            with _between_steps():
+                super().papermill_execute_cells()
         except KeyboardInterrupt:
             run_sync(self._settle)()
             raise

@@ -126,9 +126,9 @@ def test_an_interrupt_reaches_the_cell_and_ends_the_batch(tmp_path: Path, number
         f"""
 import os, pathlib, time
 here = pathlib.Path({str(tmp_path)!r})
-(here / "draft").write_text(str(os.getpid()))
-(here / "draft").rename(here / "pid")
 try:
+    (here / "draft").write_text(str(os.getpid()))
+    (here / "draft").rename(here / "pid")
     time.sleep(300)
 except KeyboardInterrupt:
     (here / "tidied").touch()
@@ -140,8 +140,8 @@ except KeyboardInterrupt:
     running.wait_for((tmp_path / "pid").exists, "the cell")
     running.send(number)
     assert running.end() == 130
-    assert running.said[-1] == "Interrupted.\n"
-    assert "Traceback" not in "".join(running.said)
+    assert running.said[-1] == "Interrupted.\n", running.said
+    assert "Traceback" not in "".join(running.said), running.said
     assert (tmp_path / "tidied").exists()
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     assert [(row["lesson"], row["outcome"], row["error"]) for row in summary(tmp_path / "runs")] == [
