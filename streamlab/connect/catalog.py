@@ -65,8 +65,9 @@ class PluginKeys:
         if any(key.startswith(begin) and key != begin for begin in passed):
             return Key(key)
         for name, defined in self.keys.items():
-            # `column.mask.with.(d+).chars`: a pattern, in which the definition has lost a backslash.
-            if "(" in name and re.fullmatch(_pattern(name), key):
+            # `column.mask.with.(d+).chars`: a pattern, in which the definition has lost a backslash. Of masks by hash
+            # there is a second version, `column.mask.hash.v2.`, which no definition names.
+            if "(" in name and re.fullmatch(_pattern(name), key.replace(".hash.v2.", ".hash.", 1)):
                 return defined
         return None
 

@@ -226,7 +226,8 @@ def _value(full: str, value: str, defined: Key, plugin: PluginKeys) -> Iterator[
         yield Finding(full, Level.ERROR, Kind.INVALID, f"{full} cannot be {text or 'empty'}.", fix)
     elif defined.kind == "BOOLEAN" and text.lower() not in {"true", "false"}:
         yield Finding(full, Level.ERROR, Kind.INVALID, f"{full} cannot be {text}.", "Write true or false.")
-    elif defined.kind in _NUMBERS and not _NUMBER.fullmatch(text):
+    elif defined.kind in _NUMBERS and "(" not in defined.name and not _NUMBER.fullmatch(text):
+        # Where the name is a pattern, `column.truncate.to.(d+).chars`, the number stands in it; the value is a list.
         yield Finding(full, Level.ERROR, Kind.INVALID, f"{full} cannot be {text}.", "Write a whole number.")
 
 

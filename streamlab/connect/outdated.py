@@ -28,6 +28,7 @@ MYSQL = "io.debezium.connector.mysql.MySqlConnector"
 POSTGRES = "io.debezium.connector.postgresql.PostgresConnector"
 JDBC_SINK = "io.debezium.connector.jdbc.JdbcSinkConnector"
 UNWRAP = "io.debezium.transforms.ExtractNewRecordState"
+REPLACE_FIELD = "org.apache.kafka.connect.transforms.ReplaceField"
 OUTBOX = "io.debezium.transforms.outbox.EventRouter"
 
 STAND_INS: Mapping[str, str] = {
@@ -114,6 +115,12 @@ _UNWRAP: Mapping[str, Today] = {
 
 FORMER_DELETES = frozenset({"drop.tombstones", "delete.handling.mode"})
 """The two keys of former times that said what an unwrapped deletion becomes."""
+
+_REPLACE_FIELD: Mapping[str, Today] = {
+    "whitelist": Today("include"),
+    "blacklist": Today("exclude"),
+}
+"""Of Kafka's own; gone since 4.0 (KIP-629)."""
 
 _OUTBOX: Mapping[str, Today] = {
     "table.field.schema.version": Today("table.field.event.schema.version"),
@@ -231,6 +238,8 @@ def today(plugin: PluginKeys, key: str, beside: Mapping[str, str]) -> Today | No
         told = (beside.get("drop.tombstones", "true"), beside.get("delete.handling.mode", "drop"))
         value = _DELETES.get((told[0].strip().lower(), told[1].strip().lower()))
         return Today(_UNWRAP[key].name, f"Write delete.tombstone.handling.mode={value}." if value else "")
+    if plugin.name.partition("$")[0] == REPLACE_FIELD:
+        return _REPLACE_FIELD.get(key)
     return {OUTBOX: _OUTBOX, JDBC_SINK: _JDBC_SINK}.get(plugin.name, {}).get(key)
 
 

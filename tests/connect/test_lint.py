@@ -84,6 +84,13 @@ def test_a_good_configuration_has_no_findings(good: dict[str, str]) -> None:
     assert lint(good) == []
 
 
+@pytest.mark.parametrize(("old", "new"), [("whitelist", "include"), ("blacklist", "exclude")])
+def test_the_lists_of_replace_field_have_other_names_now(old: str, new: str) -> None:
+    fields = {"transforms": "f", "transforms.f.type": "org.apache.kafka.connect.transforms.ReplaceField$Value"}
+    (found,) = lint({**MYSQL, **fields, f"transforms.f.{old}": "note"})
+    assert found.kind is Kind.OUTDATED and f"transforms.f.{new} now" in found.fix
+
+
 def test_what_debezium_reads_without_defining_it_is_no_finding() -> None:
     more = {
         "signal.enabled.channels": "source,kafka",
@@ -94,7 +101,9 @@ def test_what_debezium_reads_without_defining_it_is_no_finding() -> None:
         "driver.allowPublicKeyRetrieval": "true",
         "topic.delimiter": "-",
         "column.mask.with.5.chars": "shop.customers.name",
+        "column.truncate.to.20.chars": "shop.customers.note",
         "column.mask.hash.SHA-256.with.salt.abc": "shop.customers.mail",
+        "column.mask.hash.v2.SHA-256.with.salt.abc": "shop.customers.phone",
         "snapshot.select.statement.overrides": "shop.orders",
         "snapshot.select.statement.overrides.shop.orders": "SELECT * FROM orders",
         "skip.messages.without.change": "true",
