@@ -192,9 +192,12 @@ class DebeziumSource(TopicReader):
         while not self._stopping.is_set():
             if batches.lost(group.books.cursor):
                 # A partition went to another member while records of it were gathered: all are fetched again.
+                error = batches.error
                 batches.clear()
                 self._drop()
                 group.fetch_all()
+                if error is not None:
+                    raise error  # such as that its topic was deleted, which is told once
             gathered, now = batches.next, time.monotonic()
             found, paused = gathered.count, group.paused
             reached = upto is not None and self._reached_with(upto, gathered.ends)

@@ -13,7 +13,7 @@ from streamlab.cdc.debezium import DebeziumSource, KafkaPosition, gathered, topi
 from streamlab.cdc.debezium.consumer import Member
 from streamlab.cdc.debezium.gathered import Worker
 from streamlab.cdc.frames.batch import Frame, FrameBatch
-from streamlab.errors import ProtocolError, StreamLost
+from streamlab.errors import LogPurged, ProtocolError, StreamLost
 
 from .conftest import LIMIT, Topic, wait
 
@@ -128,6 +128,21 @@ def test_what_an_error_of_the_consumer_swallows_ahead_comes_again(
             next(batches)
         rest = list(source.frames(max_rows=SIZE, until=source.written()))
         assert ids(first, *rest) == list(range(1000))
+
+
+def test_a_topic_that_is_deleted_while_a_batch_is_decoded_is_an_error(topic: Topic, gate: Gate) -> None:
+    topic.send(*range(450))
+    deleted = threading.Event()
+
+    def gone() -> bool:
+        if not deleted.is_set():
+            topic.delete()
+            deleted.set()
+        return source.partitions == ()
+
+    with gate.for_(topic.reader(), gone) as source, pytest.raises(LogPurged, match="was deleted"):
+        list(source.frames(max_rows=SIZE, idle=3))
+    assert threads() == []
 
 
 @pytest.mark.parametrize("acknowledged", [True, False])
