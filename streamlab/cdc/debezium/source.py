@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
+from streamlab.cdc import arguments
 from streamlab.cdc.debezium.position import KafkaPosition
 from streamlab.cdc.debezium.topic_reader import TopicReader
 from streamlab.cdc.debezium.transactions import Passed
 from streamlab.cdc.interrupts import uninterrupted
 from streamlab.cdc.position import Position
-from streamlab.cdc.source import enough
 from streamlab.errors import ChangeStreamError, SettingsError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class DebeziumSource(TopicReader):
         Raises
         ------
         SettingsError
-            There is a `transaction_topic`: frames do not put transactions together.
+            There is a `transaction_topic`: frames do not put transactions together. Or an argument cannot be used.
         ChangeStreamError
             The topics cannot be read, or a record cannot.
         """
@@ -139,7 +139,9 @@ class DebeziumSource(TopicReader):
                 "Frames do not put the source's transactions together.",
                 "Leave transaction_topic out: each change has its place in its topic.",
             )
-        ends = enough(until, KafkaPosition)
+        ends = self._ends_by(until, idle)
+        arguments.count("max_rows", max_rows)
+        arguments.seconds("max_wait", max_wait)
         maker = self._maker = self._maker or FrameMaker(
             self._decoder, whole_before=self._replica_identity == "full"
         )  # fmt: skip

@@ -401,3 +401,11 @@ def test_frames_of_a_real_topic_are_acknowledged_and_go_on(
     with table.reader() as source, pytest.raises(SettingsError, match="do not put"):
         source.frames()
     assert isinstance(source, DebeziumSource)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"max_rows": 0}, {"max_rows": 1.5}, {"max_wait": -1.0}, {"idle": -1.0}, {"until": -1}]
+)
+def test_an_argument_that_cannot_be_used_is_refused(arguments: dict[str, Any]) -> None:
+    with DebeziumSource("127.0.0.1:1", ["orders"], "readers") as source, pytest.raises(SettingsError):
+        source.frames(**arguments)
