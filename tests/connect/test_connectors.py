@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,6 +31,7 @@ from streamlab.connect.connectors import (
     Predicate,
     Transform,
     Unwrap,
+    databases,
 )
 from streamlab.connect.findings import Kind
 from streamlab.errors import ConnectorFailed, ConnectorRefused, SettingsError
@@ -404,3 +406,17 @@ def test_a_source_that_does_not_say_how_topics_are_made_is_running_and_writes_no
     # With the keys that the lint names the lines come.
     client.apply(name, source)
     assert values(topic, 1)[0] == Path("/etc/os-release").read_text("utf-8").splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("message", "passes"),
+    [
+        ("java.io.IOException: Broken pipe", True),
+        # What is left of a connection that was lost while the rows of a snapshot came.
+        ("java.sql.SQLException: Streaming result set a.b.ResultsetRowsStreaming@4a71 is still active. No more.", True),
+        ("Access denied for user 'cdc'@'localhost' (using password: YES)", False),
+        ("Data truncation: Out of range value for column 'id'", False),
+    ],
+)
+def test_errors_of_a_lost_connection_are_told_from_others(message: str, passes: bool) -> None:
+    assert bool(re.fullmatch(databases._LOST, message)) is passes

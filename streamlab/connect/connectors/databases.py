@@ -20,9 +20,13 @@ _SPECIAL = re.compile(r"[\\.\[\]{}()*+?^$|,]")
 _LOST = (
     r"(?s).*(Connection (reset|refused|is closed)|Broken pipe|Socket closed|[Cc]onnect(ion)? timed out|Read timed out|"
     r"Communications link failure|Failed to connect to MySQL|Failed to read remaining|"
-    r"No operations allowed after connection closed|Server shutdown in progress).*"
+    r"No operations allowed after connection closed|Server shutdown in progress|connection was unexpectedly lost|"
+    r"Streaming result set \S+ is still active).*"
 )
-"""What errors say that come of a lost connection, as a regular expression of Java for the whole text."""
+"""What errors say that come of a lost connection, as a regular expression of Java for the whole text.
+
+Where it is lost while a snapshot's rows come, the last one speaks of the rollback: their result set is still active.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
