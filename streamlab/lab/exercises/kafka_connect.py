@@ -69,7 +69,8 @@ def _sink(connect: ConnectClient, name: str, configuration: Mapping[str, str]) -
     try:
         yield
     finally:
-        connect.delete(name)
+        # The group too: the offsets of a connector that is gone are not forgotten later.
+        connect.delete(name, forget=True)
 
 
 @checker(
