@@ -25,6 +25,7 @@ from streamlab.stack.process import Cancelled, ProcessRecord, end, stop, strays,
 from streamlab.stack.service import Context, Service
 from streamlab.stack.services import DEFAULT, SERVICES, known, waves, with_needs
 from streamlab.stack.status import ServiceStatus, status
+from streamlab.stack.threads import side_by_side
 
 __all__ = ["Outcome", "Stack"]
 
@@ -324,11 +325,10 @@ class Stack:
         """End servers side by side, those that need others first; the names of those that ran."""
         ended = []
         for wave in waves(list(records)):
-            if not wave:
-                continue
-            with ThreadPoolExecutor(len(wave), thread_name_prefix="streamlab-down") as pool:
-                was = pool.map(lambda name: self._end(SERVICES[name](context), records[name], limit), wave)
-                ended += [name for name, ran in zip(wave, was, strict=True) if ran]
+            was = side_by_side(
+                lambda name: self._end(SERVICES[name](context), records[name], limit), wave, name="streamlab-down"
+            )
+            ended += [name for name, ran in zip(wave, was, strict=True) if ran]
         return ended
 
     def _end(self, service: Service, record: ProcessRecord | None, limit: float | None) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -22,6 +22,7 @@ from streamlab.connect import ConnectClient
 from streamlab.errors import StackError
 from streamlab.sql import load, mysql_identifier
 from streamlab.stack.registry import delete_subjects
+from streamlab.stack.threads import side_by_side
 
 __all__ = [
     "Kind",
@@ -114,10 +115,9 @@ def drop(objects: Iterable[Ours]) -> list[str]:
 
 
 def _connectors(names: Sequence[str]) -> None:
-    # Side by side: each is stopped first, for which a worker takes its time. One that fails does not keep the others.
-    with ConnectClient(limit=_LIMIT) as client, ThreadPoolExecutor(4, thread_name_prefix="streamlab-drop") as pool:
-        for deleting in [pool.submit(client.delete, name, forget=True) for name in names]:
-            deleting.result()
+    # Each is stopped first, for which a worker takes its time.
+    with ConnectClient(limit=_LIMIT) as client:
+        side_by_side(partial(client.delete, forget=True), names, name="streamlab-drop", most=4)
 
 
 # -- Kafka --------------------------------------------------------------------------------------------

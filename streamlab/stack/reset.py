@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -28,6 +29,7 @@ from streamlab.stack.postgres import DATABASE
 from streamlab.stack.registry import delete_subjects
 from streamlab.stack.services import SERVICES, WORKERS
 from streamlab.stack.standalone import ConnectStandalone
+from streamlab.stack.threads import side_by_side
 
 __all__ = ["reset"]
 
@@ -107,9 +109,7 @@ def reset(
 def _connect(urls: list[str]) -> int:
     with ConnectClient(urls) as client:
         names = client.names()
-        if names:
-            with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda name: client.delete(name, forget=True), names))
+        side_by_side(partial(client.delete, forget=True), names, name="streamlab-reset", most=4)
     return len(names)
 
 
