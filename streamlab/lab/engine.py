@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from jupyter_core.utils import ensure_event_loop, run_sync
 from papermill.clientwrap import PapermillNotebookClient
@@ -23,6 +23,8 @@ NAME = "streamlab"
 
 _INTERRUPT_LIMIT = 10.0
 """Seconds that an interrupted cell gets; then its kernel is killed."""
+_TIDY_LIMIT: Final = 30.0
+"""Seconds that an interrupted lesson may take to drop what it made, which it does while its kernel ends."""
 
 
 class _Bar:
@@ -88,6 +90,9 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc, unused-ignore]
             self.shutdown_kernel = "immediate"
             for task in left:
                 task.cancel()
+        else:
+            # By default the kernel is killed after half of five seconds; connectors and workers take longer to end.
+            self.km.shutdown_wait_time = 2 * _TIDY_LIMIT
         # The cell's error, or of what was cancelled: to be taken, or asyncio complains.
         await asyncio.gather(*under_way, return_exceptions=True)
 
