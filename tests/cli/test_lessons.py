@@ -124,8 +124,12 @@ def test_an_interrupt_reaches_the_cell_and_ends_the_batch(tmp_path: Path, number
     waits = notebook(
         tmp_path / "waits.ipynb",
         f"""
-import os, pathlib, time
+import atexit, os, pathlib, time
 here = pathlib.Path({str(tmp_path)!r})
+def drop():
+    time.sleep(4)  # as long as connectors take
+    (here / "dropped").touch()
+atexit.register(drop)
 try:
     (here / "draft").write_text(str(os.getpid()))
     (here / "draft").rename(here / "pid")
@@ -143,6 +147,7 @@ except KeyboardInterrupt:
     assert running.said[-1] == "Interrupted.\n", running.said
     assert "Traceback" not in "".join(running.said), running.said
     assert (tmp_path / "tidied").exists()
+    assert (tmp_path / "dropped").exists()
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     assert [(row["lesson"], row["outcome"], row["error"]) for row in summary(tmp_path / "runs")] == [
         ("waits", "failed", "Interrupted.")
