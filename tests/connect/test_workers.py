@@ -173,8 +173,8 @@ def test_tasks_of_a_killed_worker_move_to_the_others_and_lose_nothing(
         # It comes back, and gets a part of them again.
         states = {each.service: each.state for each in three.up(WORKERS)}
         assert states == {"kafka": "running", "connect": "started", "connect-2": "running", "connect-3": "running"}
-        # Which ones is the group's affair, and now and then it moves none of those that run. Of new ones the one with
-        # the fewest gets the most.
+        # Which ones is the group's affair; it was seen to move none of those that run. Of new ones the worker with the
+        # fewest gets the most.
         third = namespace.connector("third")
         more = FileSink(path=folder / "third", topics=[topic], more={"tasks.max": str(TASKS)})
         client.apply(third, more.configuration())
